@@ -5,6 +5,7 @@
 
 Each seed shuffles the rows. `link` is the CPU time of an add less that of the same add without an index. --against runs
 the same in another checkout of qvec, alternating with this one. --hnswlib builds with M=16, ef_construction=200.
+Private memory: the most that the add takes, in relation to the float32 vectors.
 Queries per CPU second are of batches on one thread. The searches of the tables re-rank their whole pool.
 """
 
@@ -17,6 +18,7 @@ import resource
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,30 @@ def cpu() -> float:
     """CPU seconds of this process so far."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     return used.ru_utime + used.ru_stime
+
+
+def private_bytes() -> int:
+    """Bytes of this process that no file backs."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith("RssAnon:"))
+
+
+class Peak:
+    """The most private memory that a block takes in addition to what was there before, sampled by a thread."""
+
+    def __enter__(self) -> Peak:
+        self.before, self.most, self.done = private_bytes(), 0, threading.Event()
+        self.thread = threading.Thread(target=self.sample)
+        self.thread.start()
+        return self
+
+    def sample(self) -> None:
+        while not self.done.wait(0.02):
+            self.most = max(self.most, private_bytes() - self.before)
+
+    def __exit__(self, *_: object) -> None:
+        self.done.set()
+        self.thread.join()
 
 
 def at_recall(recalls: list[float], values: list[float], recall: float) -> float | None:
@@ -59,10 +85,11 @@ def measure(options: argparse.Namespace, seed: int) -> dict[str, Any]:
         for name, index in (("flat", qvec.Flat()), ("add", qvec.HNSW(layout=options.layout))):
             db = qvec.create(f"{folder}/{name}.qvec", base.shape[1], metric=str(data["metric"]), code=code, index=index)
             start = cpu()
-            db.add(base, threads=options.threads)
+            with Peak() as peak:
+                db.add(base, threads=options.threads)
             result[name] = cpu() - start
         result["link"] = result["add"] - result["flat"]
-        result["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        result["private"] = peak.most / base.nbytes
         if options.skip_quality:
             return result
         result["problems"] = [str(problem) for problem in db.verify()]
@@ -169,7 +196,7 @@ def compare(options: argparse.Namespace) -> None:
         for checkout in checkouts:
             run = child(checkout, options.data, seed)
             runs[checkout].append(run)
-            times = f"add {run['add']:.2f} s, link {run['link']:.2f} s, peak {run['peak_mb']:.0f} MB"
+            times = f"add {run['add']:.2f} s, link {run['link']:.2f} s, private memory {run['private']:.2f}"
             print(f"{checkout} seed {seed}: {times}")
             for name in () if options.skip_quality else ("scored", "hops", "rate"):
                 print(f"    {name:<7} {shown(run[name])}   {'; '.join(run['problems'])}", flush=True)

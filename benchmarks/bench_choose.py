@@ -3,7 +3,7 @@
     QVEC_DATA=/path/to/sets python benchmarks/bench_choose.py [--trials 100] [--rows 20000] [set ...]
 
 The collection is the first rows of a set. Each row is also a query, searched among the others, as in ``choose`` without
-queries. A trial draws queries in random order and applies the rule of ``choose``, with 2,000 queries at first and
+queries. A trial draws queries in random order and applies the rule of ``choose``, with 500 queries at first and
 16,000 (or half of all) at most; the result is tested on the queries that were not drawn. Brute force takes the smallest
 code, and its smallest oversampling, whose recall over all queries meets the target. The largest recall of any smaller
 choice tells how hard the decision was. Recall by code is that of ``evaluate`` on a flat index.
@@ -17,16 +17,16 @@ import numpy as np
 import sets
 
 from qvec.codes.configs import CodeConfig
-from qvec.codes.registry import CONFIGS, train
+from qvec.codes.registry import every_code, train
 from qvec.common.errors import InputError
 from qvec.datasets import Workload
 from qvec.quality.choose import Measure, Target, choose
 from qvec.quality.recall import OVERSAMPLES, make_problem, recalls_by_code, wilson
-from qvec.quality.report import Report, Row
+from qvec.quality.report import Report, Row, label_of
 
 K = 10
-N, MAX_N = 2000, 16_000  # the defaults of choose
-TARGETS = (0.9, 0.95, 0.99)
+N, MAX_N = 500, 16_000  # the defaults of choose
+TARGETS = (0.9, 0.95, 0.975, 0.99)
 Key = tuple[int, int, str]
 
 
@@ -35,26 +35,28 @@ def all_recalls(data: Workload) -> dict[Key, np.ndarray]:
     own, none = np.arange(len(data.base)), np.zeros(0, np.int64)
     problem = make_problem(data.base, data.base, own, none, K, data.metric)
     found: dict[Key, np.ndarray] = {}
-    for kind, config in CONFIGS.items():
+    for config in every_code():
         try:
-            quantizer = train(data.base, data.metric, config())
+            quantizer = train(data.base, data.metric, config)
         except InputError:
             continue
         by_depth = recalls_by_code(quantizer, quantizer.encode(data.base), problem, [K * o for o in OVERSAMPLES])
-        found |= {(quantizer.code_size, depth // K, kind): recalls for depth, recalls in by_depth.items()}
+        found |= {(quantizer.code_size, depth // K, label_of(config)): recalls for depth, recalls in by_depth.items()}
     return found
 
 
 def measuring(recalls: dict[Key, np.ndarray], order: np.ndarray, most: list[int]) -> Measure:
     """What ``choose`` measures by: queries in an order; ``most`` keeps the largest number that was asked for."""
 
+    named = {label_of(config): config for config in every_code()}
+
     def measure(configs: list[CodeConfig] | None, n: int, z: float) -> Report:
         most[0] = max(most[0], n)
         rows = []
         for (size, oversample, kind), values in recalls.items():
-            if configs is None or CONFIGS[kind]() in configs:
+            if configs is None or named[kind] in configs:
                 interval = wilson(values[order[:n]], K, z)
-                rows.append(Row(kind, CONFIGS[kind](), size, oversample, *interval, 1 - interval.mean, 0.0, None, None))
+                rows.append(Row(kind, named[kind], size, oversample, *interval, 1 - interval.mean, 0.0, None, None))
         return Report(K, len(order), n, True, "flat", rows, {})
 
     return measure

@@ -90,9 +90,7 @@ def put_in_order(path: Path, order: str, x: sets.Float32) -> float:
         if NODES in columns:
             source = db._access.writer(txn).index_input()
             with ThreadPoolExecutor(1) as pool:
-                graph_nodes.pack_nodes(
-                    source.codes, columns[ADJACENCY], columns[NODES], np.arange(n, dtype=np.uint32), n, 1, pool
-                )
+                graph_nodes.pack_new_nodes(source, np.arange(n, dtype=np.uint32), 1, pool)
     with qvec.open(path) as db:
         db.compact()
     return float((gaps < 256).mean())

@@ -99,7 +99,7 @@ def index_tantivy(texts: list[str], folder: Path) -> tuple[Search, int]:
 
     builder = tantivy.SchemaBuilder()
     builder.add_text_field("body", stored=False, tokenizer_name="whitespace", index_option="freq")
-    builder.add_unsigned_field("row", stored=False, fast=True)
+    builder.add_integer_field("row", stored=False, fast=True)
     path = folder / "tantivy"
     path.mkdir()
     schema = builder.build()

@@ -43,6 +43,7 @@ from qvec.common.errors import (
     ReplacedError,
     SearchTimeoutError,
 )
+from qvec.common.findings import Finding
 from qvec.common.types import Stats
 from qvec.rows.results import AddResult, Record, Records
 from qvec.schema.generations import Generation
@@ -79,6 +80,7 @@ __all__ = [
     "DriftWarning",
     "DuplicateIdError",
     "ExistsError",
+    "Finding",
     "Flat",
     "Float16",
     "Float32",

@@ -53,13 +53,27 @@ def test_evaluate_prints_what_the_library_finds(run: Run) -> None:
 
 @pytest.mark.slow
 def test_choose_applies_the_code_that_it_names(run: Run) -> None:
-    code, out, _ = run("choose", "s.qvec", "--recall", "0.9", "--codes", "binary,int8,f32", "--apply")
+    code, out, _ = run(
+        "choose", "s.qvec", "--indexes", "current", "--recall", "0.9", "--codes", "binary,int8,f32", "--apply"
+    )
     assert code == 0
     assert "the smallest code whose lower bound meets recall@10 of 0.9" in " ".join(out.split())
     assert (stats().generation, f"{stats().code} (" in out) == (1, True)
-    code, out, _ = run("choose", "s.qvec", "--recall", "0.9", "--max-bytes", "1")
+    code, out, _ = run("choose", "s.qvec", "--indexes", "current", "--recall", "0.9", "--max-bytes", "1")
     assert (code, "no code meets" in out) == (1, True)
     assert stats().generation == 1
+
+
+@pytest.mark.slow
+def test_choose_compares_indexes_and_applies_the_best(run: Run) -> None:
+    options = "choose", "s.qvec", "--recall", "0.9", "--codes", "int8,f32", "--indexes", "flat,ivf"
+    code, out, _ = run(*options, "--apply", "--json")
+    found = json.loads(out)
+    assert (code, found["met"], found["generation"]) == (0, True, 1)
+    assert {row["index"] for row in found["measured"]} <= {"flat", "ivf"}
+    assert (stats().code, stats().index) == (found["chosen"]["code"], found["chosen"]["index"])
+    code, out, _ = run(*options, "--max-bytes", "1")
+    assert (code, "no combination of 0 meets recall@10 of 0.9 within 1 bytes" in " ".join(out.split())) == (1, True)
 
 
 def test_drift_exits_with_one_on_an_alarm(run: Run) -> None:

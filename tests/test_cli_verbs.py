@@ -34,7 +34,18 @@ COMMANDS = {
     "delete": ("s.qvec", "5"),
     "erase": ("s.qvec", "6"),
     "evaluate": ("s.qvec", "-n", "20"),
-    "choose": ("s.qvec", "-n", "20", "--codes", "f32,int8,binary", "--recall", "0.5", "--apply"),
+    "choose": (
+        "s.qvec",
+        "--indexes",
+        "current",
+        "-n",
+        "20",
+        "--codes",
+        "f32,int8,binary",
+        "--recall",
+        "0.5",
+        "--apply",
+    ),
     "tune": ("s.qvec", "-n", "20", "-k", "5"),
     "drift": ("s.qvec",),
     "requantize": ("s.qvec", "binary"),
@@ -85,6 +96,14 @@ def test_a_verb_prints_at_most_80_characters_in_a_line(run: Run, verb: str) -> N
     code, out, _ = run(verb, *COMMANDS[verb])
     assert code == 0
     assert out
+    assert max(map(len, out.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("verb", [None, *VERBS])
+def test_help_fits_80_columns(run: Run, monkeypatch: pytest.MonkeyPatch, verb: str | None) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    code, out, _ = run(*([] if verb is None else [verb]), "--help")
+    assert code == 0
     assert max(map(len, out.splitlines())) <= 80
 
 
@@ -265,7 +284,9 @@ def test_errors_name_the_options_of_the_shell(run: Run) -> None:
 
 
 def test_choose_says_what_changed_and_how_to_free_the_old_codes(run: Run) -> None:
-    _, out, _ = run(*("choose", "s.qvec", "-n", "20", "--codes", "binary", "--recall", "0.05", "--apply"))
+    _, out, _ = run(
+        *("choose", "s.qvec", "--indexes", "current", "-n", "20", "--codes", "binary", "--recall", "0.05", "--apply")
+    )
     assert "before" in out
     assert "ms of a search" in out
     assert "qvec generations s.qvec --drop 0" in out

@@ -11,6 +11,7 @@ import pytest
 
 import qvec
 from helpers.vectors import clustered
+from qvec.common.findings import damages
 from qvec.common.types import Metric
 from qvec.datasets import exact_knn
 from qvec.index import graph_build
@@ -57,6 +58,32 @@ def test_copies_at_the_start_cost_no_recall(
     assert recalls[0] >= recalls[1] - 0.005
 
 
+@pytest.mark.parametrize("metric", ["l2", "cosine", "ip"])
+@pytest.mark.parametrize("step", [1, 20], ids=["singly", "by twenty"])
+@pytest.mark.parametrize("groups", [1, 10])
+@pytest.mark.slow
+def test_copies_that_are_added_a_few_at_a_time_cost_no_recall(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, metric: Metric, step: int, groups: int
+) -> None:
+    monkeypatch.setattr(graph_build, "MAX_HASHED_PER_ROW", 0)  # as if the graph were large: codes are not read
+    x, queries = vectors(400, groups, others=2000)
+    order = np.concatenate([np.arange(400, 600), np.arange(400), np.arange(600, 2400)])
+    recalls: list[float] = []
+    for rows in (order, np.random.default_rng(1).permutation(order)):
+        path = tmp_path / f"{len(recalls)}.qvec"
+        with qvec.create(path, DIM, metric=metric, code=qvec.Int8(), index=qvec.HNSW(), durability="relaxed") as db:
+            db.add(x[rows[:200]])
+            for start in range(200, 600, step):
+                db.add(x[rows[start : start + step]])
+            for start in range(600, 2400, 20):
+                db.add(x[rows[start : start + 20]])
+            assert not db.verify(deep=True)
+            recalls.append(recall_by_distance(db, x, queries, metric))
+            found = db.search(x[0], 400, ef=600) if metric != "ip" else None
+            assert found is None or np.mean(found.distances <= found.distances[0] + 1e-4) == 1 / groups
+    assert recalls[0] >= recalls[1] - 0.005
+
+
 @pytest.mark.slow
 def test_all_copies_are_found(tmp_path: Path) -> None:
     x, _ = vectors(1500)
@@ -70,20 +97,45 @@ def test_copies_may_be_deleted_and_others_take_their_place(tmp_path: Path) -> No
     x, queries = vectors(1500)
     with added(tmp_path / "a.qvec", x, []) as db:
         db.delete(np.arange(0, 1400))
-        assert not db.verify(deep=True)
+        assert not damages(db.verify(deep=True))
         db.optimize()
         assert not db.verify(deep=True)
         assert recall_by_distance(db, x[1400:], queries, "l2") > 0.99
+
+
+@pytest.mark.parametrize("dropped", [np.arange(0, 1), np.arange(0, 1499), np.arange(700, 1500), np.arange(0, 1500)])
+@pytest.mark.parametrize("sizes", [[], [1000] * 9], ids=["at once", "in batches"])
+@pytest.mark.slow
+def test_copies_that_are_left_after_deletes_cost_no_recall(
+    tmp_path: Path, sizes: list[int], dropped: npt.NDArray[np.int64]
+) -> None:
+    x, queries = vectors(1500)
+    recalls: list[float] = []
+    for order in (np.arange(len(x)), np.random.default_rng(1).permutation(len(x))):
+        with added(tmp_path / f"{len(recalls)}.qvec", x[order], sizes) as db:
+            db.delete(np.flatnonzero(np.isin(order, dropped)))
+            db.optimize()
+            db.add(x[:20])
+            assert not db.verify(deep=True)
+            left = np.concatenate([np.delete(x, dropped, axis=0), x[:20]])
+            recalls.append(recall_by_distance(db, left, queries, "l2"))
+    assert recalls[0] >= recalls[1] - 0.005
 
 
 def test_optimize_builds_a_graph_that_copies_have_spoiled_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     x, queries = vectors(1500)
-    monkeypatch.setattr(graph_build, "MAX_HASHED_PER_ROW", 0)  # as if rows had been added singly
+    none = graph_build.NO_ROWS
+    monkeypatch.setattr(graph_build.GraphBuild, "_duplicates", lambda *_: (none, none, none))  # as of earlier versions
     monkeypatch.setattr(graph_build, "MIN_PARTITION_ROWS", len(x) + 1)
     with added(tmp_path / "a.qvec", x, []) as db:
-        assert not db.verify(deep=True)  # the graph is slow to search, but not damaged
+        (finding,) = db.verify(deep=True)
+        assert finding.kind == "advice"
+        assert "rows with equal codes are not attached below one of them" in finding
+        assert not db.verify(deep=False)
+        assert not db.repair()
+        qvec.open(tmp_path / "a.qvec", mode="r", untrusted=True).close()
         generation = db.stats().generation
         monkeypatch.undo()
         db.optimize()

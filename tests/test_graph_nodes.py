@@ -26,6 +26,7 @@ from qvec._kernels import (
 )
 from qvec.codes.transforms import rotation_signs
 from qvec.index import graph_nodes
+from qvec.storage.store import Transaction
 
 pytestmark = pytest.mark.simd
 
@@ -135,7 +136,7 @@ def test_a_node_is_its_definition(dim: int, coded: int, metric: str) -> None:
     assert stride == nodes.stride
 
 
-@pytest.mark.parametrize("ef", [10, 24, 64, 191, 192])
+@pytest.mark.parametrize("ef", [10, 24, 64, 192, 512])
 def test_every_level_takes_the_same_steps(ef: int) -> None:
     x, q = clustered(1500, 48), clustered(30, 48, 1)
     found = []
@@ -230,3 +231,23 @@ def test_the_extension_contains_its_prefetch_instructions() -> None:
     """Compilers remove functions that only prefetch. prefetcht1 is 0f 18 /2."""
     code = Path(_kernels.__file__).read_bytes()
     assert len(re.findall(rb"\x0f\x18[\x10-\x17\x50-\x57\x90-\x97]", code)) >= 10
+
+
+def test_the_nodes_of_a_first_batch_are_written_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    private: list[int] = []
+    checkpoint = Transaction.checkpoint_if_large
+
+    def watched(self: Transaction) -> None:
+        if "nodes" in self.view.columns:
+            private.append(self.view.columns["nodes"].private_bytes)
+        checkpoint(self)
+
+    monkeypatch.setattr(Transaction, "checkpoint_if_large", watched)
+    n = 3 * graph_nodes.NODES_PER_STEP
+    with qvec.create(tmp_path / "a.qvec", 64, code=qvec.Int8(), index=PACKED) as db:
+        db.add(clustered(n, 64))
+        assert not db.verify(deep=True)
+        with db._store.read() as snap:
+            whole = n * snap.columns["nodes"].stride
+    assert len(private) >= 3
+    assert 0 < max(private) < 0.5 * whole

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,14 @@ import qvec
 from helpers.recall import recall
 from helpers.vectors import clustered
 from qvec.codes.configs import CodeConfig
+from qvec.common import workspace
 from qvec.common.types import Metric
 from qvec.datasets import exact_knn
 from qvec.index import graph_build, graph_partition
 
 pytestmark = pytest.mark.simd
 
-DIM, N = 32, 5000
+DIM, N = 64, 5000
 CODES: list[CodeConfig] = [qvec.Int8(), qvec.Int4(), qvec.Float32(), qvec.RaBitQ(4), qvec.Binary()]
 
 
@@ -70,6 +72,22 @@ def test_graphs_are_as_good_as_those_that_grow(
     assert found[0] >= found[1] - 0.01
 
 
+@pytest.mark.parametrize("dim", [16, 32])
+@pytest.mark.slow
+def test_queries_away_from_the_data_find_as_much_as_in_graphs_that_grow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dim: int
+) -> None:
+    x, queries = (clustered(np.random.default_rng(seed), n, dim, n // 83, 0.6) for seed, n in ((5, 10_000), (6, 500)))
+    truth, _ = exact_knn(x, queries, 10, "l2")
+    found = []
+    for rows in (graph_build.MIN_PARTITION_ROWS, len(x) + 1):
+        monkeypatch.setattr(graph_build, "MIN_PARTITION_ROWS", rows)
+        with qvec.create(tmp_path / f"{rows}.qvec", dim, metric="l2", code=qvec.Int8(), index=qvec.HNSW()) as db:
+            db.add(x)
+            found.append(recall(db.search(queries, 10, oversample=6).ids, truth))
+    assert found[0] >= found[1] - 0.005
+
+
 @pytest.mark.parametrize("layout", ["compact", "packed"])
 @pytest.mark.slow
 def test_graphs_do_not_depend_on_the_threads(tmp_path: Path, builds: list[int], layout: Any) -> None:
@@ -81,6 +99,37 @@ def test_graphs_do_not_depend_on_the_threads(tmp_path: Path, builds: list[int], 
             lists.append(lists_of(db))
     np.testing.assert_array_equal(lists[0], lists[1])
     assert builds == [N, N]
+
+
+@pytest.mark.parametrize("layout", ["compact", "packed"])
+def test_a_build_that_exceeds_its_memory_gives_the_same_graph(tmp_path: Path, builds: list[int], layout: Any) -> None:
+    lists = []
+    for memory in (None, 1_000_000, 0):
+        index = qvec.HNSW(layout=layout)
+        with qvec.create(tmp_path / f"{memory}.qvec", DIM, code=qvec.Int8(), index=index, build_memory=memory) as db:
+            db.add(vectors(), threads=2)
+            lists.append(lists_of(db))
+    np.testing.assert_array_equal(lists[0], lists[1])
+    np.testing.assert_array_equal(lists[0], lists[2])
+    assert builds == [N, N, N]
+    assert not list(tmp_path.glob(".qvec-build-*"))
+
+
+def test_a_limit_of_memory_must_be_a_number_of_bytes(tmp_path: Path) -> None:
+    with pytest.raises(qvec.InputError, match="build_memory must be an integer from 0 to"):
+        qvec.create(tmp_path / "a.qvec", DIM, build_memory=-1)
+
+
+def test_a_full_disk_refuses_the_file_of_a_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(workspace, "_reserve", full)
+    with qvec.create(tmp_path / "a.qvec", DIM, code=qvec.Int8(), index=qvec.HNSW(), build_memory=0) as db:
+        with pytest.raises(qvec.DiskFullError, match=rf"a build needs \d+ bytes of temporary space in {tmp_path}"):
+            db.add(vectors())
+        assert len(db) == 0
+        assert not db.verify(deep=True)
 
 
 @pytest.mark.slow

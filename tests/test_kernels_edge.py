@@ -14,7 +14,7 @@ from qvec._kernels import Codec, crc32c, simd_level, simd_levels, transform
 
 pytestmark = pytest.mark.simd
 
-ORDER = ["scalar", "avx2", "avx512", "neon"]
+ORDER = ["scalar", "avx2", "avx512", "neon", "neon_dot", "neon_i8mm"]
 REPORT = """
 import numpy as np
 from qvec import _kernels as k

@@ -379,3 +379,17 @@ def test_eight_of_32_shards_by_cluster_have_most_neighbors_of_real_questions(tmp
     with shards.open(tmp_path / "s", "r") as index:
         found = index.search(queries, k, ask=8, include=()).ids.tolist()
     assert np.mean([len({*a} & {*b}) / k for a, b in zip(found, true, strict=True)]) >= 0.95
+
+
+@pytest.mark.parametrize("kind", ["int64", "str"])
+def test_a_collection_lists_its_ids_oldest_first(tmp_path: Path, kind: str) -> None:
+    names = id_of(kind, [9, 4, 7])
+    with qvec.create(tmp_path / "a.qvec", DIM, ids=kind) as db:  # type: ignore[arg-type]
+        assert db.ids().shape == (0,)
+        db.add(X[:3], names)
+        assert db.ids().tolist() == list(names)
+        db.delete([names[1]])
+        assert db.ids().tolist() == [names[0], names[2]]
+        with db.snapshot() as snapshot:
+            db.add(X[3:4], id_of(kind, [1]))
+            assert snapshot.ids().tolist() == [names[0], names[2]]

@@ -34,7 +34,7 @@ pytestmark = pytest.mark.simd
 
 Floats = NDArray[np.float32]
 NO_ROW = 0xFFFF_FFFF
-WIDE = 192  # the least pool of a walk by codes
+WIDE = 192  # the pool, and the number of results: 96 or more are found by codes
 
 
 def with_start(coded: CodeColumn, entries: NDArray[np.uint32], n: int) -> tuple[CodeColumn, NDArray[np.uint8]]:

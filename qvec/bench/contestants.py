@@ -29,6 +29,7 @@ PEERS = {
     "rabitqlib-hnsw": "rabitqlib:RabitqlibHnsw",
     "rabitqlib-ivf": "rabitqlib:RabitqlibIvf",
     "vsag-hgraph": "vsag:VsagHgraph",
+    "glass": "glass:Glass",
     "scann": "scann:Scann",
     "zvec-hnsw-int8": "zvec:ZvecHnswInt8",
     "lancedb-ivf-hnsw-sq": "lancedb:LancedbIvfHnswSq",

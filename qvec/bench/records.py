@@ -127,6 +127,7 @@ def machine() -> dict[str, Any]:
     """Describe the machine of the measurement."""
     return {
         "cpu": cpu_model(),
+        "avx512": has_avx512(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
@@ -137,8 +138,16 @@ def machine() -> dict[str, Any]:
 
 def cpu_model() -> str:
     """Return the name of the processor."""
+    return _cpu_fields().get("model name") or platform.processor() or platform.machine()
+
+
+def has_avx512() -> bool:
+    """Whether the processor has AVX-512: libraries that use it are not to be compared with runs without it."""
+    return "avx512f" in _cpu_fields().get("flags", "").split()
+
+
+def _cpu_fields() -> dict[str, str]:
     lines: Iterable[str] = ()
     if Path("/proc/cpuinfo").exists():
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-    fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-    return fields.get("model name") or platform.processor() or platform.machine()
+    return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}

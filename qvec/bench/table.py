@@ -17,7 +17,7 @@ def title(result: Result) -> str:
     return (
         f"{data['dataset']}: {data['n']:,} x {data['dim']}, {data['metric']}; recall@{used['k']}, "
         f"{used['rounds']} rounds, {used['build_threads']} threads to build; "
-        f"{own['cpu']}, {own['cores']} cores"
+        f"{own['cpu']}, {own['cores']} cores, {'AVX-512' if own.get('avx512') else 'without AVX-512'}"
     )
 
 

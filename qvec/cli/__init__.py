@@ -78,23 +78,33 @@ OK, FOUND_PROBLEMS, FAILED, INTERRUPTED = 0, 1, 2, 130
 
 EPILOG = """\
 first steps:
-qvec demo                                    see it work on 5,000 passages of Wikipedia
+qvec demo                                    try it on passages of Wikipedia
 qvec import docs.qvec vectors.npy            store the rows of a file
-qvec export docs.qvec docs.parquet           write everything to a table that other programs read
+qvec export docs.qvec docs.parquet           write a table for other programs
 qvec info docs.qvec                          its shape, code, index and size
-qvec search docs.qvec queries.npy -k 5       the 5 nearest stored vectors of each query
+qvec search docs.qvec queries.npy -k 5       the 5 nearest of each query
 qvec evaluate docs.qvec                      the recall and size of each code
-qvec choose docs.qvec --recall 0.95 --apply  the smallest code that reaches a recall
-qvec tune docs.qvec --queries q.npy          the cost of a search for each recall
-qvec backup docs.qvec copy.qvec              copy it while others read and write
-qvec optimize docs.qvec --compact            close gaps, and return free space
-qvec bench demo --peers all                  speed and recall, with other libraries
+qvec choose docs.qvec --recall 0.95 --apply  the smallest code with a recall
+qvec tune docs.qvec --queries q.npy          the cost of a search by its recall
+qvec backup docs.qvec copy.qvec              copy it while others use it
+qvec optimize docs.qvec --compact            close gaps, return free space
+qvec bench demo --peers all                  compare with other libraries
 qvec verify docs.qvec                        check every byte
-qvec repair docs.qvec                        rebuild damaged data from valid data
+qvec repair docs.qvec                        rebuild damaged data
 
 exit codes: 0 success; 1 verify found problems, drift raised the alarm, choose found no code, or an index of qvec failed
 in bench; 2 an error (one line on standard error)
 """
+
+
+class HelpFormatter(argparse.HelpFormatter):
+    """Wraps each paragraph of a description; paragraphs with columns stay as they are."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        parts = text.strip().split("\n\n")
+        return "\n\n".join(
+            part if "   " in part else super(HelpFormatter, self)._fill_text(part, width, indent) for part in parts
+        )
 
 
 class Parser(argparse.ArgumentParser):
@@ -150,7 +160,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="qvec",
         description="An embedded vector database with quantized storage: one file, small codes.",
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"qvec {qvec.__version__}")
     common = Parser(add_help=False)
@@ -163,7 +173,7 @@ def build_parser() -> argparse.ArgumentParser:
             help=summary,
             description=verb.__doc__,
             parents=[common],
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=HelpFormatter,
         )
         verb.configure(sub)
         flags = {

@@ -24,7 +24,7 @@ from qvec.cli.output import print_json
 from qvec.common.console import progress
 from qvec.common.errors import InputError, MissingExtraError
 from qvec.common.types import Metric
-from qvec.datasets import Workload, grow, load_workload
+from qvec.datasets import Workload, grow, load_workload, with_noise
 from qvec.demo.corpus import demo_workload
 
 
@@ -36,6 +36,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--metric", choices=get_args(Metric), help="in place of the data's own")
     data.add_argument("--rows", type=int, metavar="N", help="take the first N vectors")
     data.add_argument("--max-queries", type=int, metavar="N", help="take the first N queries")
+    data.add_argument(
+        "--noise",
+        type=float,
+        metavar="R",
+        help="add Gaussian noise of R times their length to the queries, which are then unlike the vectors",
+    )
     data.add_argument("--grow", type=int, metavar="N", help="measure on N mixtures of the vectors, kept in --out")
     who = parser.add_argument_group("contestants (options of one: NAME:key=value,key=value)")
     who.add_argument("--codes", nargs="*", default=["int8"], metavar="CODE", help="codes of qvec (default: int8)")
@@ -139,6 +145,8 @@ def load(args: argparse.Namespace) -> Workload:
                 max_queries=args.max_queries,
                 progress=report,
             )
+        if args.noise is not None:
+            workload = with_noise(workload, args.noise, progress=report)
         if args.grow is None:
             return workload
         if args.out is None:

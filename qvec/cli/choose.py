@@ -1,6 +1,6 @@
-"""Find the smallest code that reaches a recall on the stored vectors; with --apply, make it active.
+"""Find the best code, index, layout and effort that reach a recall on the stored vectors; with --apply, build them.
 
-Exit code 1: no code meets the target.
+Exit code 1: nothing meets the target.
 """
 
 from __future__ import annotations
@@ -13,6 +13,9 @@ import qvec
 from qvec.cli.evaluate import add_measuring, measuring
 from qvec.cli.output import print_json
 from qvec.common.console import human_bytes, print_table, print_text, progress
+from qvec.quality.choose import Choice
+from qvec.quality.combinations import HEADINGS as COMBINATION_HEADINGS
+from qvec.quality.combinations import IndexChoice
 
 SPEED_QUERIES, WARM_UP = 200, 10
 
@@ -24,8 +27,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-p99-ms", type=float, metavar="MS", help="largest 99th percentile of the latency of a search"
     )
-    add_measuring(parser, 2000)
-    parser.add_argument("--apply", action="store_true", help="requantize to the code that was found")
+    parser.add_argument(
+        "--indexes",
+        metavar="LIST",
+        help="indexes to compare, separated by commas; all; or current: choose a code for the index as it is "
+        "(default: all with a limit, else current)",
+    )
+    parser.add_argument(
+        "--minimize",
+        choices=("time", "bytes"),
+        help="what the best has least of (default: time, or bytes if --max-p99-ms is the only limit)",
+    )
+    add_measuring(parser, None)
+    parser.add_argument("--apply", action="store_true", help="build what was found and make it active")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
@@ -33,12 +47,11 @@ def run(args: argparse.Namespace) -> int:
     with qvec.open(args.store, mode="rw" if args.apply else "r") as db:
         with progress("measuring", "codes") as report:
             options = measuring(args) | {"max_bytes": args.max_bytes, "max_p99_ms": args.max_p99_ms}
-            choice = db.choose(args.recall, **options, progress=report)
-        found: dict[str, Any] = {"met": choice.met, "chosen": None, "measured": choice.report.to_dicts()}
-        if choice.row is not None:
-            found["chosen"] = {"code": choice.row.code, "oversample": choice.row.oversample}
+            indexes = args.indexes if args.indexes in (None, "all", "current") else args.indexes.split(",")
+            choice = db.choose(args.recall, **options, indexes=indexes, minimize=args.minimize, progress=report)
+        found = _found(choice)
         if not args.json:
-            choice.report.show()
+            _print_measured(choice)
             print_text(str(choice))
         if args.apply and choice.met:
             before = _measured(db)
@@ -51,6 +64,26 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json(found)
     return 0 if choice.met else 1
+
+
+def _found(choice: Choice | IndexChoice) -> dict[str, Any]:
+    """What was measured and chosen, as plain data."""
+    if isinstance(choice, IndexChoice):
+        best = choice.best
+        chosen = None if best is None else {"code": best.code, "index": best.index, **best.effort._asdict()}
+        return {"met": choice.met, "chosen": chosen, "measured": choice.to_dicts(), "skipped": choice.skipped}
+    row = choice.row
+    chosen = None if row is None else {"code": row.code, "oversample": row.oversample}
+    return {"met": choice.met, "chosen": chosen, "measured": choice.report.to_dicts()}
+
+
+def _print_measured(choice: Choice | IndexChoice) -> None:
+    if isinstance(choice, IndexChoice):
+        print_table(choice.title, COMBINATION_HEADINGS, choice.cells())
+        for name, reason in choice.skipped.items():
+            print_text(f"{name}: not measured: {reason}")
+    else:
+        choice.report.show()
 
 
 def _measured(db: qvec.Collection) -> dict[str, Any]:

@@ -21,12 +21,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object a line")
 
 
-def add_measuring(parser: argparse.ArgumentParser, n: int) -> None:
+def add_measuring(parser: argparse.ArgumentParser, n: int | None) -> None:
     """Add the options of evaluate and choose."""
     parser.add_argument("--queries", type=Path, metavar="FILE", help="query vectors (default: held-out rows)")
     parser.add_argument("--key", metavar="NAME", help="array of an .npz or .hdf5 file (for example: test)")
     parser.add_argument("-k", type=int, default=10, metavar="N", help="neighbors of each query (default: 10)")
-    parser.add_argument("-n", type=int, default=n, metavar="N", help=f"queries to measure with (default: {n})")
+    parser.add_argument(
+        "-n",
+        type=int,
+        default=n,
+        metavar="N",
+        help=f"queries to measure with (default: {n or '1000, or 500 and more for codes alone'})",
+    )
     parser.add_argument("--codes", metavar="LIST", help="codes to measure, separated by commas (default: all)")
 
 

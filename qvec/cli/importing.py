@@ -36,7 +36,13 @@ READING = ("key", "ids", "payloads", "vector", "id", "payload", "columns", "skip
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("store", metavar="STORE", type=Path, help="the store's file")
     parser.add_argument("file", metavar="FILE", type=Path, help="the rows, or a directory; - for standard input")
-    parser.add_argument("--format", choices=get_args(SourceFormat), help="the format of FILE (default: by its suffix)")
+    formats = get_args(SourceFormat)
+    parser.add_argument(
+        "--format",
+        choices=formats,
+        metavar="NAME",
+        help=f"the format of FILE: {', '.join(formats)} (default: by its suffix)",
+    )
     new = parser.add_argument_group("for a new store")
     new.add_argument("--metric", metavar="|".join(get_args(Metric)), help="default: that of FILE, else cosine")
     new.add_argument("--code", metavar="NAME", help="the code of vectors, such as int8 or rabitq4 (default: auto)")

@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import Any, cast, get_args
 
 from qvec.codes.base import Quantizer
-from qvec.codes.configs import CodeConfig, RaBitQ
+from qvec.codes.configs import HNSW, IVF, CodeConfig, Flat, IndexConfig, Mixed, Prequantized, RaBitQ
 from qvec.common.errors import FormatError, InputError
 from qvec.common.plain_state import State, take_choice
 from qvec.common.types import Float32Array, Metric
@@ -45,20 +45,26 @@ QUANTIZERS = _Kinds(
         "prequantized": "prequantized.PrequantizedQuantizer",
     }
 )
+INDEXES: dict[str, type[Flat] | type[HNSW] | type[IVF]] = {"flat": Flat, "hnsw": HNSW, "ivf": IVF}
 CONFIGS: dict[str, type[CodeConfig]] = {config.kind: config for config in get_args(CodeConfig)}
 NAMED: dict[str, CodeConfig] = {f"rabitq{bits}": RaBitQ(bits) for bits in range(1, 9)}
-AUTO = "int8"  # nearly the recall of float32 on all measured sets, with a quarter of the bytes (ADR 1)
+MIXED_BUDGETS = (1.0, 1.5, 2.0, 2.5, 4.0, 5.0, 6.0)  # budgets per dimension in addition to the default
+AUTO = "int8"  # nearly the recall of float32 on all sets measured, in a quarter of the bytes (ADR 1)
 
 __all__ = [
     "AUTO",
     "CONFIGS",
+    "INDEXES",
     "NAMED",
     "QUANTIZERS",
     "Quantizer",
     "code_from_dict",
     "code_to_dict",
     "config_from_dict",
+    "every_code",
     "from_state",
+    "index_from_dict",
+    "index_to_dict",
     "make_config",
     "train",
 ]
@@ -77,6 +83,12 @@ def make_config(code: str | CodeConfig) -> CodeConfig:
     return CONFIGS[name]()
 
 
+def every_code() -> list[CodeConfig]:
+    """Each kind of code that vectors can be encoded to: RaBitQ with all numbers of bits, mixed with some budgets."""
+    plain = [kind() for kind in CONFIGS.values() if kind not in (RaBitQ, Prequantized)]
+    return [*plain, *NAMED.values(), *(Mixed(bits=bits) for bits in MIXED_BUDGETS)]
+
+
 def code_to_dict(code: CodeConfig) -> State:
     """Return the configuration of a code as plain data."""
     return {"kind": code.kind, **vars(code)}
@@ -85,6 +97,16 @@ def code_to_dict(code: CodeConfig) -> State:
 def code_from_dict(plain: object) -> CodeConfig:
     """Rebuild a configuration from :func:`code_to_dict`; FormatError or InputError names the wrong option."""
     return cast(CodeConfig, config_from_dict("code", plain, CONFIGS))
+
+
+def index_to_dict(index: IndexConfig) -> State:
+    """Return the configuration of an index as plain data."""
+    return {"kind": index.kind, **vars(index)}
+
+
+def index_from_dict(plain: object) -> IndexConfig:
+    """Rebuild a configuration from :func:`index_to_dict`; FormatError or InputError names the wrong option."""
+    return cast(IndexConfig, config_from_dict("index", plain, INDEXES))
 
 
 def config_from_dict(name: str, plain: object, kinds: Mapping[str, type[Any]]) -> Any:

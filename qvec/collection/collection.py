@@ -7,14 +7,15 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Self, get_args
+from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict, Unpack, get_args, overload
 
 import numpy as np
 
-from qvec.codes.configs import CodeConfig
+from qvec.codes.configs import CodeConfig, IndexConfig
 from qvec.collection.reading import ReadableCollection
 from qvec.common.console import as_progress
 from qvec.common.errors import CorruptError, InputError, LockedError
+from qvec.common.findings import Finding, damages
 from qvec.common.switch_interval import short_switch_interval
 from qvec.common.types import (
     ArrayLike,
@@ -36,7 +37,7 @@ from qvec.quality.recall import MAX_EVALUATED_ROWS, OVERSAMPLES, CodeNames
 from qvec.rows.lookup import find_rows
 from qvec.rows.reader import refuse_missing
 from qvec.rows.results import AddResult
-from qvec.schema.config import check_makes_codes
+from qvec.schema.config import check_makes_codes, index_config
 from qvec.schema.generations import Generation, list_generations
 from qvec.schema.payloads import table_parts
 from qvec.schema.quantizer_export import Transfer, export_quantizer, import_quantizer
@@ -64,7 +65,8 @@ if TYPE_CHECKING:  # imported by the calls that need them, to keep `import qvec`
     from qvec.maintenance.field_steps import FieldSteps
     from qvec.maintenance.optimize import Maintenance
     from qvec.maintenance.requantize import GenerationManager, Relink
-    from qvec.quality.choose import Choice
+    from qvec.quality.choose import Choice, Target
+    from qvec.quality.combinations import Combination, IndexChoice
     from qvec.quality.drift import Drift, OnDrift
     from qvec.quality.drift_alarm import DriftAlarm
     from qvec.quality.evaluate import Evaluation
@@ -74,6 +76,25 @@ if TYPE_CHECKING:  # imported by the calls that need them, to keep `import qvec`
 MAX_TUNED_K = 10_000
 MAX_TUNED_QUERIES = 100_000
 MAX_MEASURED_QUERIES = 1_000_000
+MAX_TRIAL_ROWS = 60_000  # for which indexes are built to be compared
+
+
+class ChooseKeywords(TypedDict, total=False):
+    """Options of :meth:`Collection.choose` for any indexes."""
+
+    k: int
+    max_bytes: int | None
+    max_p99_ms: float | None
+    queries: ArrayLike | None
+    minimize: Literal["time", "bytes"] | None
+    codes: CodeNames
+    n: int | None
+    max_n: int
+    oversamples: Sequence[int]
+    rows: int | None
+    seed: int
+    threads: int | None
+    progress: Progress | bool | None
 
 
 class Collection(ReadableCollection):
@@ -83,8 +104,8 @@ class Collection(ReadableCollection):
     search sees the whole last commit.
     """
 
-    def __init__(self, store: Store, on_drift: OnDrift = None) -> None:
-        super().__init__(store)
+    def __init__(self, store: Store, on_drift: OnDrift = None, build_memory: int | None = None) -> None:
+        super().__init__(store, build_memory)
         self._on_drift = on_drift
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -439,6 +460,22 @@ class Collection(ReadableCollection):
             evaluation = self._evaluation(snap, queries, k, oversamples, rows, seed, progress)
             return evaluation.run(codes, check_count("n", n, 1, MAX_MEASURED_QUERIES))
 
+    @overload
+    def choose(  # type: ignore[overload-overlap]
+        self, target_recall: float = 0.95, *, indexes: Literal["current"], **options: Unpack[ChooseKeywords]
+    ) -> Choice: ...
+    @overload
+    def choose(
+        self,
+        target_recall: float = 0.95,
+        *,
+        indexes: Literal["all"] | Sequence[str | IndexConfig],
+        **options: Unpack[ChooseKeywords],
+    ) -> IndexChoice: ...
+    @overload
+    def choose(
+        self, target_recall: float = 0.95, *, indexes: None = None, **options: Unpack[ChooseKeywords]
+    ) -> Choice | IndexChoice: ...
     def choose(
         self,
         target_recall: float = 0.95,
@@ -447,33 +484,92 @@ class Collection(ReadableCollection):
         max_p99_ms: float | None = None,
         queries: ArrayLike | None = None,
         *,
+        indexes: Literal["all", "current"] | Sequence[str | IndexConfig] | None = None,
+        minimize: Literal["time", "bytes"] | None = None,
         codes: CodeNames = "all",
-        n: int = 2000,
+        n: int | None = None,
         max_n: int = 16_000,
         oversamples: Sequence[int] = OVERSAMPLES,
-        rows: int = MAX_EVALUATED_ROWS,
+        rows: int | None = None,
         seed: int = 0,
+        threads: int | None = None,
         progress: Progress | bool | None = None,
-    ) -> Choice:
-        """Find the smallest code, in bytes per vector, whose recall@k reaches the target with 95 % confidence.
+    ) -> Choice | IndexChoice:
+        """Find the smallest code, or the best combination of code, index, layout and effort, that reaches a recall.
 
-        For each code the smallest sufficient oversampling is used. If the confidence interval of a code with ``n``
-        queries includes the target, the code is measured with more queries, up to ``max_n``. ``Choice.met`` says
-        whether a code reaches the target; ``Choice.apply`` makes it active. Other options are as in :meth:`evaluate`.
+        With a limit (or ``indexes``), combinations are compared. The best is the fastest whose recall@k reaches the
+        target at 95 % confidence and that is within the limits: max_bytes, of the codes and the index that searches
+        read for each vector; max_p99_ms, the 99th percentile of the latency of single searches on one thread. With
+        minimize="bytes", which is the default if max_p99_ms is the only limit, it is the smallest. ``tried`` says what
+        was measured; ``apply()`` builds the best next to the active codes and index, and activates it.
+
+        indexes: "all", or a list of names and configurations. "current": the index stays as it is, and the smallest
+        code is chosen, with the least oversampling; the limit of bytes is then that of the code alone. None: "all" if
+        max_bytes or max_p99_ms is given, otherwise "current".
+        queries: float32 [m, dim], drawn by ``seed``; None: stored rows, each searched for among the others. n: queries
+        to measure with, at most; default 1,000; for codes alone 500 at first, and up to ``max_n`` for codes that these
+        cannot tell from the target. rows: a larger collection is sampled down to this number (default 60,000; for codes
+        alone 250,000); times on a sample are too short. codes, oversamples: as in :meth:`evaluate`.
+        threads: for building indexes; default, all cores. progress: called with (done, total) codes.
+
+        Everything is measured in memory on a snapshot, and nothing is written: one code and each index at a time, in
+        about 25 bytes a dimension for each sampled row, and for about three minutes with the default number of rows.
+        Raises InputError without originals, or with too few vectors.
         """
-        from qvec.quality.choose import Target, choose
+        from qvec.quality.choose import Target
 
         check_makes_codes(self._config)
         target = Target(target_recall, max_bytes, max_p99_ms)
-        first = check_count("n", n, 1, MAX_MEASURED_QUERIES)
+        if minimize is not None:
+            check_choice("minimize", minimize, ("time", "bytes"))
+        limited = max_bytes is not None or max_p99_ms is not None
+        chosen = ("all" if limited else "current") if indexes is None else indexes
+        alone = isinstance(chosen, str) and chosen == "current"
+        limit = check_count("rows", rows or (MAX_EVALUATED_ROWS if alone else MAX_TRIAL_ROWS), 1, 2**31)
+        first = check_count("n", n or (500 if alone else 1000), 1, MAX_MEASURED_QUERIES)
         last = check_count("max_n", max_n, 1, MAX_MEASURED_QUERIES)
+        report = None if alone else as_progress(progress, "choose")
         with self._store.read() as snap:
-            evaluation = self._evaluation(snap, queries, k, oversamples, rows, seed, progress)
+            evaluation = self._evaluation(snap, queries, k, oversamples, limit, seed, progress if alone else None)
+            if alone:
+                if minimize == "time":
+                    raise InputError("minimize='time' compares indexes; indexes='current' names none to compare")
+                return self._choose_code(evaluation, target, codes, first, max(first, last))
+            return self._choose_index(
+                evaluation, target, codes, chosen, minimize, first, worker_threads(threads), report
+            )
 
-            def measure(configs: list[CodeConfig] | None, size: int, z: float) -> Report:
-                return replace(evaluation, z=z).run(codes if configs is None else configs, size)
+    def _choose_code(self, evaluation: Evaluation, target: Target, codes: CodeNames, first: int, last: int) -> Choice:
+        from qvec.quality.choose import choose
 
-            return choose(measure, target, first, min(max(first, last), evaluation.n_queries), self._apply_choice)
+        def measure(configs: list[CodeConfig] | None, size: int, z: float) -> Report:
+            return replace(evaluation, z=z).run(codes if configs is None else configs, size)
+
+        return choose(measure, target, first, min(last, evaluation.n_queries), self._apply_choice)
+
+    def _choose_index(
+        self,
+        evaluation: Evaluation,
+        target: Target,
+        codes: CodeNames,
+        indexes: str | Sequence[str | IndexConfig],
+        minimize: str | None,
+        n: int,
+        threads: int,
+        progress: Progress | None,
+    ) -> IndexChoice:
+        from qvec.quality.combinations import EVERY_INDEX, Limits, choose_combination, make_search
+
+        chosen = list(EVERY_INDEX) if isinstance(indexes, str) and indexes == "all" else _indexes(indexes)
+        fewest_bytes = target.max_p99_ms is not None and target.max_bytes is None
+        limits = Limits(target, fewest_bytes if minimize is None else minimize == "bytes")
+        search = make_search(evaluation, n, limits, threads)
+        queries, k = evaluation.queries, evaluation.k
+
+        def apply(best: Combination, report: Progress | bool | None) -> Generation:
+            return self._apply_combination(best, queries, k, report)
+
+        return choose_combination(search, evaluation.wanted(codes), chosen, evaluation.oversamples, apply, progress)
 
     def tune(
         self,
@@ -486,6 +582,8 @@ class Collection(ReadableCollection):
         progress: Progress | bool | None = None,
     ) -> Curves:
         """Measure recall@k against the cost of a search, and store the curves that ``search(recall=)`` uses.
+
+        From 200 queries on, tables are learned that decide for each query when its search is finished.
 
         queries: float32 [m, dim], similar to those of later searches. At most ``n`` of them, drawn with ``seed``, are
         used and stored in the file, so that the curves can be measured again when the codes change or the collection
@@ -534,11 +632,15 @@ class Collection(ReadableCollection):
                 shape = graph_shape(snap, self._access)
             return collect_stats(snap, self._store, self._config, shape)
 
-    def verify(self, *, deep: bool = True) -> list[str]:
-        """Check every block, record, id and edge of the last commit. Returns the problems found.
+    def verify(self, *, deep: bool = True) -> list[Finding]:
+        """Check every block, record, id and edge of the last commit. Returns what was found.
+
+        A finding is a string with a ``kind``: "damage" for data that is wrong, "advice" for sound data that
+        :meth:`optimize` would improve.
 
         deep: in addition to checksums, counts, the id map and reachability in the graph, recompute everything that
-        follows from originals and payloads (codes, packed nodes, list entries, field indexes), and compare.
+        follows from originals and payloads (codes, packed nodes, list entries, field indexes), and compare; and look
+        for a graph that many equal vectors have spoiled.
         """
         from qvec.maintenance.verify import verify_snapshot
 
@@ -561,8 +663,11 @@ class Collection(ReadableCollection):
         from qvec.maintenance.repair import repair
 
         workers = worker_threads(threads)
-        problems = self.verify()
-        return repair(self._store, self._access.writer, self.verify, workers) if problems else []
+
+        def problems() -> list[Finding]:
+            return damages(self.verify())
+
+        return repair(self._store, self._access.writer, problems, workers) if problems() else []
 
     def optimize(self, *, threads: int | None = None, progress: Progress | bool | None = None) -> int:
         """Remove deleted rows from the index and move rows into unused rows, while searches and writes continue.
@@ -669,6 +774,21 @@ class Collection(ReadableCollection):
             txn.state = replace(txn.state, oversample=Oversample(made.number, oversample))
         return made
 
+    def _apply_combination(
+        self, best: Combination, queries: Float32Array | None, k: int, progress: Progress | bool | None
+    ) -> Generation:
+        """Build and activate a combination, and measure its recall curves."""
+        workers = worker_threads(None)
+        with self._store.job("requantizes"):
+            number = self._generations.rebuild(
+                best.config, best.index_config, workers, as_progress(progress, "choose_index")
+            )
+        factor = max(1, -(-best.effort.candidates // k))
+        with self._store.write() as txn:
+            txn.state = replace(txn.state, oversample=Oversample(number, factor))
+        self.tune(queries, ks=(k,))
+        return self._generation(number)
+
     def _store_trained(
         self,
         trained: Trained,
@@ -722,6 +842,16 @@ class Collection(ReadableCollection):
         from qvec.quality.drift_alarm import DriftAlarm
 
         return DriftAlarm(self._access, self._on_drift)
+
+
+def _indexes(indexes: str | Sequence[str | IndexConfig]) -> list[IndexConfig]:
+    """The configurations of a list of indexes; InputError if it is none, or names "auto"."""
+    if isinstance(indexes, str) or not len(indexes):
+        raise InputError(f"indexes must be 'all', 'current', or a list of indexes; got {indexes!r}")
+    chosen = [made for index in indexes if (made := index_config(index)) is not None]
+    if len(chosen) < len(indexes):
+        raise InputError("indexes must name each index: 'auto' is none")
+    return chosen
 
 
 def check_on_drift(on_drift: object) -> None:

@@ -13,6 +13,7 @@ from qvec.codes.configs import CodeConfig, IndexConfig, Int4, Int8
 from qvec.codes.registry import Quantizer, make_config
 from qvec.collection.collection import Collection, check_on_drift
 from qvec.common.errors import CorruptError, ExistsError, InputError
+from qvec.common.findings import damages
 from qvec.common.types import (
     ArrayLike,
     Durability,
@@ -65,6 +66,7 @@ def create(
     map_size: int | None = None,
     timeout: float = TIMEOUT,
     exclusive: bool = False,
+    build_memory: int | None = None,
 ) -> Collection:
     """Create a collection file and open it for writing.
 
@@ -89,7 +91,7 @@ def create(
     batch is refused), a callable that receives the :class:`qvec.Drift`, or None: nothing. None of these acts at level
     warning; :meth:`Collection.drift` returns the level.
     map_size: bytes of address space to reserve at first; it grows. Default: one tebibyte, which costs nothing.
-    timeout, exclusive: see :func:`open`.
+    timeout, exclusive, build_memory: see :func:`open`.
 
     By default the code is trained on the first batch that is added. Alternatives:
     sample: vectors [n, dim] to train the code on.
@@ -117,11 +119,14 @@ def create(
     trained = _trained(config, x, adapter, quantizer)
     try:
         options: dict[str, Any] = {"timeout": timeout, "exclusive": exclusive, **_sized(map_size)}
+        options["build_memory"] = _build_memory(build_memory)
         return _new_collection(path, config, x, on_drift, trained, declared, durability=durability, **options)
     except ExistsError:
         if not exist_ok:
             raise
-    collection = open(path, on_drift=on_drift, map_size=map_size, timeout=timeout, exclusive=exclusive)
+    collection = open(
+        path, on_drift=on_drift, map_size=map_size, timeout=timeout, exclusive=exclusive, build_memory=build_memory
+    )
     try:
         if collection.durability != durability:
             raise InputError(f"{collection.path} was created with durability={collection.durability!r}")
@@ -170,6 +175,7 @@ def _new_collection(
     on_drift: OnDrift,
     quantizer: Quantizer | None = None,
     fields: Mapping[str, FieldDeclaration] | None = None,
+    build_memory: int | None = None,
     **options: Any,
 ) -> Collection:
     """Create the file with a quantizer, or train one if a sample is given."""
@@ -180,10 +186,10 @@ def _new_collection(
         trained = train_code(sample, config.code, config)
     state = empty_state(fields or {})
     if path == IN_MEMORY:
-        return _temporary(config, sample, on_drift, quantizer, fields, **options)
+        return _temporary(config, sample, on_drift, quantizer, fields, build_memory, **options)
     store = Store.create(path, _field_columns(state), config.to_dict(), state=state, state_codec=state_codec, **options)
     try:
-        collection = Collection(store, on_drift)
+        collection = Collection(store, on_drift, build_memory)
         if trained is not None:
             with store.write() as txn:
                 number = collection._access.writer(txn).use(trained)
@@ -268,6 +274,7 @@ def open(
     untrusted: bool = False,
     timeout: float = TIMEOUT,
     exclusive: bool = False,
+    build_memory: int | None = None,
 ) -> Collection:
     """Open a collection file. Any number of handles, in any number of processes, may read and write it.
 
@@ -281,6 +288,8 @@ def open(
     timeout: seconds that a transaction waits for earlier requests in all threads and processes; after that, LockedError
     says which process is writing, what it does and since when. exclusive: no other handle can write while this one is
     open, and transactions of this handle need not lock the file.
+    build_memory: limit in bytes for the candidates and lists of a graph while it is built; by default a quarter of the
+    vectors as float32, and at least 256 MiB. A temporary file next to the collection holds the rest.
 
     Raises NotFoundError, FormatError, CorruptError, LockedError, InputError.
     """
@@ -288,11 +297,13 @@ def open(
     check_flag("untrusted", untrusted)
     options: dict[str, Any] = {"memory": memory, "checksums": checksums}
     options |= {"timeout": timeout, "exclusive": exclusive, **_sized(map_size)}
-    collection = Collection(Store.open(path, mode, untrusted=untrusted, state_codec=state_codec, **options), on_drift)
+    memory_limit = _build_memory(build_memory)
+    store = Store.open(path, mode, untrusted=untrusted, state_codec=state_codec, **options)
+    collection = Collection(store, on_drift, memory_limit)
     try:
         if model is not None and model != collection.model:
             raise InputError(f"{collection.path} is of model {collection.model!r}, not {model!r}")
-        if untrusted and (problems := collection.verify()):
+        if untrusted and (problems := damages(collection.verify())):
             raise CorruptError(f"{collection.path} is damaged: {problems[0]}; {len(problems)} problems in all")
         if mode == "rw":
             collection._finish_erasure()
@@ -300,6 +311,10 @@ def open(
         collection.close()
         raise
     return collection
+
+
+def _build_memory(size: int | None) -> int | None:
+    return None if size is None else check_count("build_memory", size, 0, 2**46)
 
 
 def _sized(map_size: int | None) -> dict[str, int]:

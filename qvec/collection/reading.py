@@ -25,6 +25,7 @@ from qvec.common.types import (
     Where,
     check_choice,
 )
+from qvec.common.workspace import Workspace
 from qvec.rows.access import RowAccess
 from qvec.rows.lookup import id_array, ids_of_rows, live_rows
 from qvec.rows.results import Records
@@ -49,10 +50,11 @@ if TYPE_CHECKING:  # imported by the calls that need them, to keep `import qvec`
 class ReadableCollection:
     """The reading part of a collection: properties, searches and stored records."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, build_memory: int | None = None) -> None:
         self._store = store
         self._config = Config.from_dict(dict(store.config))
-        self._access = RowAccess(self._config)
+        folder = os.path.dirname(os.path.abspath(store.path))
+        self._access = RowAccess(self._config, Workspace(build_memory, folder))
         self._finalizer: weakref.finalize[[], ReadableCollection] | None = None
         self._search_prepared = store.search_prepared  # the bound method, which saves two look-ups in each search
         take = WeakMethod(self._take_queries)  # a cycle would keep a dropped handle open

@@ -5,7 +5,7 @@ from qvec.datasets.ground_truth import exact_knn
 from qvec.datasets.grow import grow
 from qvec.datasets.sidecars import load_ids, load_payloads
 from qvec.datasets.vectors import SUFFIXES, load_vectors
-from qvec.datasets.workload import Workload, load_workload
+from qvec.datasets.workload import Workload, load_workload, with_noise
 
 __all__ = [
     "SUFFIXES",
@@ -19,4 +19,5 @@ __all__ = [
     "load_payloads",
     "load_vectors",
     "load_workload",
+    "with_noise",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
 
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from qvec.common.errors import InputError, NotFoundError
-from qvec.common.types import Float32Array
+from qvec.common.types import Float32Array, check_number
 from qvec.datasets import bigann
 from qvec.datasets.annbenchmarks import Metric, load_benchmark
 from qvec.datasets.files import Matrix, PathLike
@@ -66,6 +66,21 @@ def scaled(x: Matrix, metric: Metric) -> Float32Array:
         return rows
     norms = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
     return np.asarray(rows / norms[:, None], np.float32)
+
+
+def with_noise(workload: Workload, size: float, *, seed: int = 0, progress: Progress | None = None) -> Workload:
+    """Return the workload with queries unlike its vectors: each gets Gaussian noise of ``size`` times its length.
+
+    The exact neighbors are computed again. ``progress(done, total)`` is called with rows of the base. InputError: the
+    size is not from 0 to 1,000.
+    """
+    check_number("noise", size, 0.0, 1000.0)
+    queries = workload.queries
+    noise = np.random.default_rng(seed).standard_normal(queries.shape).astype(np.float32)
+    scale = np.linalg.norm(queries, axis=1, keepdims=True) / np.linalg.norm(noise, axis=1, keepdims=True)
+    noisy = np.ascontiguousarray(queries + np.float32(size) * scale * noise, np.float32)
+    truth = exact_knn(workload.base, noisy, workload.truth.shape[1], workload.metric, progress=progress)[0]
+    return replace(workload, name=f"{workload.name}, noise {size:g}", queries=noisy, truth=truth)
 
 
 def load_workload(

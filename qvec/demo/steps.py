@@ -67,16 +67,20 @@ class Storing(Step):
 
     name = "stored"
 
+    def __init__(self, demo: Demo) -> None:
+        """Raises ExistsError and other errors of :func:`qvec.create` before anything is printed."""
+        super().__init__(demo)
+        dim = self.corpus.vectors.shape[1]
+        self.db = create(demo.store, dim, metric="cosine", code="int8", index="hnsw", model=MODEL)
+
     @property
     def title(self) -> str:
         n, dim = self.corpus.vectors.shape
         return f"Store {n:,} passages of Wikipedia with their {MODEL} embeddings ({dim} dimensions)"
 
     def run(self) -> dict[str, Any]:
-        n, dim = self.corpus.vectors.shape
-        start = time.perf_counter()
-        options: dict[str, Any] = {"metric": "cosine", "code": "int8", "index": "hnsw", "model": MODEL}
-        with create(self.demo.store, dim, **options) as db, progress("adding passages", "passages") as report:
+        n, start = len(self.corpus.vectors), time.perf_counter()
+        with self.db as db, progress("adding passages", "passages") as report:
             for first in range(0, n, BATCH):
                 rows = slice(first, first + BATCH)
                 db.add(self.corpus.vectors[rows], payloads=self.corpus.passages[rows])  # ids are row numbers

@@ -13,8 +13,9 @@ from qvec.index.flat import FlatIndex
 from qvec.index.graph import GraphShape
 from qvec.index.graph_codes import linking_codes
 from qvec.index.graph_duplicates import isolated_duplicates
+from qvec.index.graph_nodes import pack_nodes
 from qvec.index.hnsw import HNSWIndex
-from qvec.schema.state import IndexState
+from qvec.schema.state import State
 
 __all__ = [
     "CodeColumn",
@@ -28,6 +29,7 @@ __all__ = [
     "linking_codes",
     "load_index",
     "make_index",
+    "pack_nodes",
 ]
 
 
@@ -40,8 +42,9 @@ def make_index(config: IndexConfig) -> Index:
     return FlatIndex() if isinstance(config, Flat) else HNSWIndex(config)
 
 
-def load_index(config: IndexConfig | None, state: IndexState) -> Index:
-    """Create the index of a collection's state. ``config`` None: the kind was chosen by the number of rows."""
-    if config is not None and config.kind == state.kind:
-        return make_index(config)
-    return make_index(HNSW() if state.kind == HNSW.kind else Flat())
+def load_index(config: IndexConfig | None, state: State) -> Index:
+    """Create the index of a collection's state. ``config``: of the collection; None: the number of rows decides."""
+    wanted = state.own_index or config
+    if wanted is not None and wanted.kind == state.index.kind:
+        return make_index(wanted)
+    return make_index(HNSW() if state.index.kind == HNSW.kind else Flat())

@@ -12,6 +12,7 @@ import numpy as np
 from qvec._kernels import Codec, Column, Finder
 from qvec.codes.registry import Quantizer
 from qvec.common.types import Bitmap, Float32Array, NDArray
+from qvec.common.workspace import DEFAULT_WORKSPACE, Workspace
 from qvec.schema.bitmaps import complement, read_bitmap, rows_in
 from qvec.schema.layout import CODES, DELETED
 from qvec.schema.quantizers import Quantizers, VectorReader
@@ -35,13 +36,17 @@ class IndexInput:
     """The input that an index is built from: n rows of the collection's columns, under their own names.
 
     ``codes``: the codes that score rows. ``vectors``: reads the vectors; an index that is built from codes does not
-    need them. Deleted rows can be reused for other vectors when the index no longer refers to them.
+    need them. Deleted rows can be reused for other vectors when the index no longer refers to them. ``checkpoint``:
+    given if readers see none of the rows and nothing of the index yet; it publishes the columns, if they have changed
+    much, and releases the memory of the changes. ``workspace``: of a build.
     """
 
     columns: Mapping[str, Column]
     codes: CodeColumn
     n: int
     vectors: VectorReader | None = None
+    checkpoint: Callable[[], object] | None = None
+    workspace: Workspace = DEFAULT_WORKSPACE
 
     def read_vectors(self, rows: NDArray[Any]) -> Float32Array:
         """Return the vectors of the rows, float32 [n, dim]."""

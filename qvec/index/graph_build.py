@@ -18,7 +18,7 @@ from qvec.index import graph_nodes
 from qvec.index.base import CodeColumn, IndexInput, Progress
 from qvec.index.graph import Graph, choose_entries, pruning
 from qvec.index.graph_codes import batch_codes, is_scaled_int8, partition_codes
-from qvec.index.graph_duplicates import repeats
+from qvec.index.graph_duplicates import COARSE_KINDS, repeats
 from qvec.index.graph_partition import PartitionBuild
 from qvec.schema.bitmaps import are_in, bitmap_of, count, mark, read_bitmap, rows_in
 from qvec.schema.layout import ADJACENCY, LINKED, NODES, REMOVING
@@ -32,6 +32,7 @@ MAX_BATCH_ROWS = 1024  # each row of a batch is scored against all others of the
 MAX_EDGES = 128  # edges of a row
 
 MIN_PARTITION_ROWS = 4096  # an add of fewer rows inserts them in batches
+SMALL_ROWS, SMALL_DIM = 50_000, 64  # a graph of fewer rows and dimensions is built by insertion, and finds more
 MAX_HASHED_PER_ROW = 256  # for each added row, codes of at most this many rows are read to find duplicates
 MAX_LINKED_PER_ROW = 3  # the graph is rebuilt if it has fewer than this many rows for each added row (ADR 20)
 
@@ -79,7 +80,7 @@ class GraphBuild:
                 stop = done + min(max(1, graph.indexed // BATCH_FRACTION), MAX_BATCH_ROWS)
                 self._link_batch(linker, alone[done:stop], pool, n_reverse)
                 done = min(stop, len(alone))
-                self._update_entries(linker, np.concatenate([alone[done:], passed]))
+                self._update_entries(linker, np.concatenate([alone[done:], passed, equal]))
                 if self.progress is not None:
                     self.progress(done, len(rows))
             if len(equal):
@@ -93,13 +94,16 @@ class GraphBuild:
     def _duplicates(self, linker: Linker, codes: CodeColumn, rows: Rows) -> tuple[Rows, Rows, Rows]:
         """Find duplicates: rows whose code equals that of an earlier row. Searches now skip them.
 
-        Returns the new duplicates, the earlier row of each, and all skipped rows. All codes must be read, so a small
-        add to a large graph does not search for duplicates.
+        Returns the new duplicates, the earlier row of each, and all skipped rows. All codes must be read. A small add
+        to a large graph only compares the new rows; its searches find linked rows with equal codes.
         """
         data, graph = self.data, self.graph
         linked = read_bitmap(data.columns[LINKED], data.n) & ~data.deleted
         if count(linked) > MAX_HASHED_PER_ROW * len(rows):
-            return NO_ROWS, NO_ROWS, NO_ROWS
+            if codes.codec.kind in COARSE_KINDS:  # many different vectors have equal codes
+                return NO_ROWS, NO_ROWS, NO_ROWS
+            linker.set_distinct(True)
+            return *(repeats(codes, rows) if len(rows) > 1 else (NO_ROWS, NO_ROWS)), NO_ROWS
         equal, first = repeats(codes, rows_in(linked).astype(np.uint32))
         passed = np.setdiff1d(equal, [*graph.entries, graph.root]).astype(np.uint32)
         linker.set_repeats(bitmap_of(passed, data.n))
@@ -111,7 +115,8 @@ class GraphBuild:
         data, codec = self.data, self.data.codes.codec
         comparable = is_scaled_int8(codec) or (data.vectors is not None and codec.kind != "binary")
         many = n_rows >= MIN_PARTITION_ROWS and self.graph.indexed < MAX_LINKED_PER_ROW * n_rows
-        return codec.metric != "ip" and comparable and many
+        small = codec.dim < SMALL_DIM and self.graph.indexed + n_rows < SMALL_ROWS
+        return codec.metric != "ip" and comparable and many and not small
 
     def _rebuild(self, rows: Rows) -> None:
         """Build a new graph of the live rows and of ``rows``, without tombstones. The old edges are not read."""
@@ -122,18 +127,16 @@ class GraphBuild:
         codes = partition_codes(data, live, self.threads)
         build = PartitionBuild(data, codes, root, self.ef, self.threads, self._report(len(rows)))
         alone = build.run(live.astype(np.uint32))
-        for name in (LINKED, REMOVING):
+        entries = choose_entries(data.codes, root, alone.astype(np.int64))
+        vars(graph).update(vars(Graph(len(live), 0, root, entries, len(live))))
+        with thread_pool(self.threads) as pool:
+            graph_nodes.pack_new_nodes(data, live.astype(np.uint32), self.threads, pool)
+        if NODES in data.columns:
+            data.columns[NODES].resize(data.n)
+        for name in (LINKED, REMOVING):  # after the last checkpoint: the next add relies on them
             if name in data.columns:
                 mark(data.columns[name], rows_in(read_bitmap(data.columns[name], data.n)), False)
         mark(data.columns[LINKED], live, True)
-        entries = choose_entries(data.codes, root, alone.astype(np.int64))
-        vars(graph).update(vars(Graph(len(live), 0, root, entries, len(live))))
-        nodes = data.columns.get(NODES)
-        if nodes is not None:
-            with thread_pool(self.threads) as pool:
-                graph_nodes.pack_nodes(
-                    data.codes, data.columns[ADJACENCY], nodes, live.astype(np.uint32), data.n, self.threads, pool
-                )
         if self.progress is not None:
             self.progress(len(rows), len(rows))
 

@@ -17,13 +17,12 @@ from qvec.common.parallel import map_parts
 from qvec.common.types import Codes, Float32Array, NDArray
 from qvec.index.base import CodeColumn, IndexInput
 from qvec.schema.bitmaps import bitmap_of, read_bitmap, rows_in
-from qvec.schema.layout import CODES, LINKED, NODES, PAGE_BYTES, VECTORS, wide_column
+from qvec.schema.layout import CODES, LINKED, NODES, VECTORS, column_in_memory, wide_column
 from qvec.schema.quantizers import Quantizers
 from qvec.schema.state import Rows
-from qvec.storage.store import block_geometry
 
 MIN_BATCH_ROWS = 1024  # smaller batches are linked without copies
-MAX_COPIES_PER_ROW = 8  # copies are made if the graph has at most this many rows for each row of the batch
+MAX_COPIES_PER_ROW = 64  # copies are made if the graph has at most this many rows for each row of the batch
 CENTER_SAMPLE_ROWS = 4096  # rows whose mean becomes the center
 COPIED_ROWS_PER_STEP = 1024  # between two checks for Ctrl-C
 ROTATION_SEED = 1  # the rotation spreads dimensions with a large range
@@ -67,10 +66,7 @@ def _int8_copies(data: IndexInput, rows: NDArray[np.int64], threads: int) -> Cod
     sample = data.read_vectors(rows[:: max(1, len(rows) // CENTER_SAMPLE_ROWS)])
     transform = _order_keeping_transform(sample, metric)
     codec = Codec("int8", "ip" if metric == "ip" else "l2", transform.padded)
-    spec = wide_column(CODES, codec.stride)
-    geometry = block_geometry(spec.stride, PAGE_BYTES, spec.min_pages, spec.max_pages)
-    copies = Column("copies", spec.id, 0, spec.stride, *geometry, PAGE_BYTES, writable=True)
-    copies.resize(data.n)
+    copies = column_in_memory("copies", wide_column(CODES, codec.stride), data.n)
 
     def encode(part: NDArray[np.int64]) -> Codes:
         return codec.encode(transform.apply(data.read_vectors(part)))

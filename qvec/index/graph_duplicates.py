@@ -33,11 +33,11 @@ def repeats(codes: CodeColumn, rows: Rows) -> tuple[Rows, Rows]:
 
 
 def isolated_duplicates(data: IndexInput) -> NDArray[np.int64]:
-    """Find live rows in large groups of equal rows that have edges to rows of their own group only.
+    """Find live rows in large groups of equal rows if most rows of the group are not attached to another one.
 
-    A row counts if it has several such edges, apart from tree edges, and if most rows of its group are like this.
-    Attached duplicates do not count: their edges to other duplicates are tree edges, apart from one edge to the linked
-    row.
+    Attached duplicates have tree edges to other duplicates, exactly one other edge to a row of their group, and edges
+    to other rows. Rows that are linked to each other have several such edges. Rows whose linked row was deleted have
+    none, or several that the repair has added.
     """
     if data.codes.codec.kind in COARSE_KINDS:
         return np.zeros(0, np.int64)
@@ -52,8 +52,7 @@ def isolated_duplicates(data: IndexInput) -> NDArray[np.int64]:
         lists = data.columns[ADJACENCY].read(part).view("<u4")
         neighbors = np.where(lists == NO_NEIGHBOR, data.n, np.minimum(lists & (TREE_EDGE - 1), data.n)).astype(np.int64)
         inside = group[neighbors] == group[part][:, None]
-        outside = ((neighbors < data.n) & ~inside).any(axis=1)
-        isolated.append(part[~outside & ((inside & (lists < TREE_EDGE)).sum(axis=1) > 1)])
+        isolated.append(part[(inside & (lists < TREE_EDGE)).sum(axis=1) != 1])
     found = np.concatenate([*isolated, np.zeros(0, np.int64)])
     share = np.bincount(group[found], minlength=len(sizes)) / np.maximum(sizes, 1)
     isolated_rows: NDArray[np.int64] = found[share[group[found]] > 1 / 2]

@@ -38,7 +38,24 @@ def update_nodes(data: IndexInput, changer: Linker | GraphRepair, threads: int, 
     """Rebuild the nodes whose lists ``changer`` has changed. Does nothing if the graph has no nodes."""
     nodes = data.columns.get(NODES)
     if nodes is not None:
+        nodes.resize(data.n)
         pack_nodes(data.codes, data.columns[ADJACENCY], nodes, changer.changed, data.n, threads, pool)
+
+
+def pack_new_nodes(data: IndexInput, rows: Rows, threads: int, pool: ThreadPoolExecutor) -> None:
+    """Build the nodes of ``rows`` of a new graph, ascending. Does nothing if the graph has no nodes.
+
+    The column grows with the nodes: a checkpoint writes all blocks that it has.
+    """
+    nodes = data.columns.get(NODES)
+    if nodes is None:
+        return
+    for start in range(0, len(rows), NODES_PER_STEP):
+        part = rows[start : start + NODES_PER_STEP]
+        nodes.resize(max(nodes.n_rows, int(part[-1]) + 1))
+        pack_nodes(data.codes, data.columns[ADJACENCY], nodes, part, data.n, threads, pool)
+        if data.checkpoint is not None:
+            data.checkpoint()
 
 
 def pack_nodes(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qvec._kernels import PartitionLinker
+from qvec._kernels import PartitionLinker, trim_heap
 from qvec.common.parallel import for_each
 from qvec.common.types import NDArray
 from qvec.index.base import CodeColumn, IndexInput
@@ -56,6 +56,7 @@ class PartitionBuild:
         if len(linked) < 2:  # all codes are equal, and a graph needs two rows
             linked, duplicates, originals = rows[:2], duplicates[1:], originals[1:]
         linker = self._linker(linked)
+        self._spill(linker, len(linked))
         steps: list[tuple[float, int, Callable[[int], None]]] = [
             (0.2, linker.n_assign, linker.assign),
             (0, 1, lambda _: linker.group()),
@@ -67,9 +68,18 @@ class PartitionBuild:
         done = 0.0
         for share, n_units, step in steps:
             self._run_step(step, n_units, done, share)
+            trim_heap()  # candidates and lists are freed in other steps than those that allocate them
             done += share
         linker.tree(duplicates, originals)
         return linked
+
+    def _spill(self, linker: PartitionLinker, n: int) -> None:
+        """Keep in a file what exceeds the memory of a build."""
+        workspace = self.data.workspace
+        memory = workspace.bytes_for(n, self.data.codes.codec.dim)
+        n_in_memory = min(memory // linker.part_bytes, linker.n_parts)
+        if n_in_memory < linker.n_parts:
+            linker.spill(n_in_memory, workspace.file((linker.n_parts - n_in_memory) * linker.part_bytes))
 
     def _run_step(self, step: Callable[[int], None], n_units: int, done: float, share: float) -> None:
         """Run the units of a step on all threads.

@@ -49,9 +49,7 @@ class HNSWIndex:
         self, data: IndexInput, state: IndexState, rows: Rows, threads: int, progress: Progress | None
     ) -> IndexState:
         columns, graph = data.columns, Graph.of(state)
-        for name in (ADJACENCY, NODES):
-            if name in columns:
-                columns[name].resize(data.n)
+        columns[ADJACENCY].resize(data.n)
         for name in (LINKED, REMOVING):
             columns[name].resize(words_for(data.n))
         GraphBuild(data, graph, self._search_width(graph), threads, progress).run(rows)

@@ -39,7 +39,7 @@ class Recluster:
         Returns whether this was done.
         """
         with self.store.read() as snap:
-            index, lists = load_index(self.access.config.index, snap.state.index), snap.state.index
+            index, lists = load_index(self.access.config.index, snap.state), snap.state.index
             if not (
                 isinstance(index, IVFIndex) and isinstance(lists, ListsState) and lists.is_outgrown(snap.state.live)
             ):

@@ -8,7 +8,7 @@ written.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -35,7 +35,7 @@ _ID_BYTES = 8
 
 
 def repair(
-    store: Store, writer: Callable[[Transaction], Writer], verify: Callable[[], list[str]], threads: int
+    store: Store, writer: Callable[[Transaction], Writer], verify: Callable[[], Sequence[str]], threads: int
 ) -> list[str]:
     """Repair a collection in one transaction. Returns what was rebuilt. ``verify``: finds problems of the last commit.
 
@@ -45,8 +45,8 @@ def repair(
         raise CorruptError(f"LMDB's own pages cannot be rebuilt: {problems[0]}. Restore a backup")
     with store.write() as txn:
         done = Repair(txn, writer(txn), threads).run()
-    if problems := verify():
-        raise CorruptError(f"this remains after the repair: {problems[0]}. Restore a backup")
+    if remaining := verify():
+        raise CorruptError(f"this remains after the repair: {remaining[0]}. Restore a backup")
     return done
 
 

@@ -11,7 +11,7 @@ rows that were added since.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -19,10 +19,10 @@ import numpy as np
 
 from qvec._kernels import SearchParams
 from qvec.codes.adapters import Adapter
-from qvec.codes.configs import CodeConfig
+from qvec.codes.configs import CodeConfig, IndexConfig
 from qvec.codes.registry import make_config
 from qvec.common.errors import InputError
-from qvec.index import FlatIndex, IndexInput, Progress, isolated_duplicates, linking_codes, load_index
+from qvec.index import FlatIndex, Index, IndexInput, Progress, isolated_duplicates, linking_codes, load_index
 from qvec.quality.drift import store_reference
 from qvec.quality.recall import recall
 from qvec.rows.originals import check_trained, originals_of, sample_originals
@@ -38,7 +38,18 @@ from qvec.schema.generations import (
     register,
     resume_inactive,
 )
-from qvec.schema.layout import CODES, DRIFT, NODES, QUANTIZER, VECTORS, active_columns, wide_column
+from qvec.schema.layout import (
+    CODES,
+    DRIFT,
+    INDEX_COLUMNS,
+    NODES,
+    QUANTIZER,
+    VECTORS,
+    active_columns,
+    column_in_memory,
+    copy_rows,
+    wide_column,
+)
 from qvec.schema.quantizers import QuantizerLoader, Trained, train_code
 from qvec.schema.state import GraphState, InactiveCodes, PendingGeneration, State
 from qvec.search.engine import Engine
@@ -75,6 +86,16 @@ class GenerationManager:
         if adapter is not None:
             adapter.check(self.config.dim, self.config.metric)
         number = self._begin_new(code, adapter, relink) if generation is None else self._begin(generation, relink)
+        self._finish(number, threads, progress)
+        return number
+
+    def rebuild(self, code: CodeConfig, index: IndexConfig, threads: int, progress: Progress | None) -> int:
+        """Build a generation of a code with another index, or continue one, and activate it; returns its number.
+
+        Codes are made in bounded transactions. The index is built in memory, from a snapshot, without the write lock,
+        and then stored in one transaction.
+        """
+        number = self._begin_rebuild(code, index)
         self._finish(number, threads, progress)
         return number
 
@@ -181,6 +202,29 @@ class GenerationManager:
             self._prepare(txn, number, relink)
         return number
 
+    def _begin_rebuild(self, code: CodeConfig, index: IndexConfig) -> int:
+        """Train a quantizer and record its generation, with an index of its own, as pending."""
+        with self.store.read() as snap:
+            state: State = snap.state
+            check_trained(state)
+            sample = sample_originals(snap, self.quantizers)
+            trained = train_code(sample, code, self.config)
+            assert state.active is not None
+            current = state.own_index or self.config.index
+            if trained.id == state.generation(state.active).id and current == index:
+                return state.active
+        with self.store.write() as txn:
+            now: State = txn.state
+            pending = now.pending
+            same_index = pending is not None and pending.built.own_index == index
+            if pending is not None and same_index and now.generation(pending.number).id == trained.id:
+                return pending.number
+            discard_pending(txn)
+            number = register(txn, trained)
+            store_reference(txn, number, trained, sample)
+            self._prepare(txn, number, True, index)
+        return number
+
     def _begin(self, number: int, relink: Relink) -> int:
         """Record a stored generation as pending."""
         check_makes_codes(self.config)
@@ -194,21 +238,22 @@ class GenerationManager:
                 self._prepare(txn, number, relink)
         return number
 
-    def _prepare(self, txn: Transaction, number: int, relink: Relink) -> None:
-        """Create the columns of a generation, and record it as pending."""
+    def _prepare(self, txn: Transaction, number: int, relink: Relink, own_index: IndexConfig | None = None) -> None:
+        """Create the columns of a generation, and record it as pending. ``own_index``: default, the active index."""
         state: State = txn.state
         record, own = state.generation(number), state.column_names
         if record.inactive.rows:
             txn.state = replace(state, pending=resume_inactive(state, number))
             return
-        index = index_for(self.config, state)
+        own_index = own_index or state.own_index
+        index = index_for(self.config, replace(state, own_index=own_index))
         own_nodes = NODES in index.columns(self.quantizers.load(txn, number))  # refuses codes that the index cannot use
         names = {CODES: _code_column(txn, number, record.code_size)}
         if VECTORS not in active_columns(txn.columns, own):  # f32 codes are the originals, and stay so
             names[VECTORS] = own.get(CODES, CODES)
         elif VECTORS in own:
             names[VECTORS] = own[VECTORS]
-        built = InactiveCodes(column_names=names)
+        built = InactiveCodes(column_names=names, own_index=own_index)
         txn.state = replace(state, pending=PendingGeneration(number, True if own_nodes else relink, built))
 
     # --- steps ---
@@ -216,6 +261,7 @@ class GenerationManager:
     def _finish(self, number: int, threads: int, progress: Progress | None) -> None:
         """Build the generation step by step until it is active."""
         while not self._step(number, threads, progress):
+            self._build_aside(number, threads, progress)
             with self.store.read() as snap:
                 pending = snap.state.pending
                 if pending is None or pending.number != number or pending.relink != "auto":
@@ -239,7 +285,8 @@ class GenerationManager:
                 return True
             n, pending = txn.state.n, pending_generation(txn.state, number)
             pending = replace(pending, built=self._code_rows(txn, pending))
-            done = pending.built.rows == n and pending.relink != "auto"
+            waits = pending.relink == "auto" or _is_built_aside(txn.state, pending)
+            done = pending.built.rows == n and not waits
             if done and pending.relink:
                 built, done = self._link(txn, pending, threads)
                 pending = replace(pending, built=built)
@@ -273,27 +320,62 @@ class GenerationManager:
         size.
         """
         built, n = pending.built, txn.state.n
-        index = index_for(self.config, txn.state)
-        if not index.built_from_codes:  # the index serves any codes
+        index = self._index_of(built, txn.state)
+        if built.index is None and not index.built_from_codes:  # the index serves any codes
             return built, True
         codes = self.quantizers.load(txn, pending.number)
         specs = index.columns(codes)
         names = dict(built.column_names)
         if built.index is None:
-            names |= {name: column_key_name(name, pending.number) for name in specs}
+            names |= _index_names(txn, specs, pending.number)
         for name, spec in specs.items():
             if (stored := names.get(name, name)) not in txn.columns:
                 txn.add_column(stored, replace(spec, generation=pending.number))
         columns = active_columns(txn.columns, names)
         linked_by = linking_codes(self.quantizers.pair(codes, columns), columns)
-        data = IndexInput(columns, linked_by, n, originals_of(txn, self.quantizers))
+        reader = originals_of(txn, self.quantizers)
+        data = IndexInput(columns, linked_by, n, reader, workspace=self.quantizers.workspace)
         start = built.indexed_rows
         stop = min(n, start + max(CODED_ROWS, start // 2))
         rows = data.live[slice(*np.searchsorted(data.live, (start, stop)))].astype(np.uint32)
-        state = index.extend(data, index.empty if built.index is None else built.index, rows, threads, None)
+        state = index.empty if built.index is None else built.index
+        if len(rows) or built.index is None:
+            state = index.extend(data, state, rows, threads, None)
         if stop == n:  # some may have been deleted since they were linked
             state = index.drop(data, state, rows_in(data.deleted).astype(np.uint32), threads)
-        return InactiveCodes(built.rows, names, state, stop), stop == n
+        return InactiveCodes(built.rows, names, state, stop, built.own_index), stop == n
+
+    def _index_of(self, built: InactiveCodes, state: State) -> Index:
+        """The index of a generation that is being built."""
+        return index_for(self.config, replace(state, own_index=built.own_index, index=built.index or state.index))
+
+    def _build_aside(self, number: int, threads: int, progress: Progress | None) -> None:
+        """Build the index of a pending generation, if it is to have another one, in memory; then store it."""
+        with self.store.read() as snap:
+            state: State = snap.state
+            pending = state.pending
+            if pending is None or pending.number != number or not _is_built_aside(state, pending):
+                return
+            if pending.built.rows < state.n - CODED_ROWS:
+                return
+            index, codes = self._index_of(pending.built, state), self.quantizers.load(snap, number)
+            names = {**pending.built.column_names, **_index_names(snap, (), number)}
+            columns = active_columns(snap.columns, {**state.column_names, **names})
+            own = {name: column_in_memory(name, spec) for name, spec in index.columns(codes).items()}
+            columns |= own
+            n, linked_by = pending.built.rows, linking_codes(self.quantizers.pair(codes, columns), columns)
+            data = IndexInput(columns, linked_by, n, originals_of(snap, self.quantizers))
+            made = index.extend(data, index.empty, data.live.astype(np.uint32), threads, progress)
+        with self.store.write() as txn:
+            again = txn.state.pending
+            if again is None or again.number != number or again.built != pending.built:
+                return  # another process has gone on with it
+            names = {**pending.built.column_names, **_index_names(txn, own, number)}
+            for name, spec in index.columns(codes).items():
+                column = txn.add_column(names[name], replace(spec, generation=number))
+                copy_rows(own[name], column)
+            built = InactiveCodes(pending.built.rows, names, made, n, pending.built.own_index)
+            txn.state = replace(txn.state, pending=replace(again, built=built))
 
     def _has_isolated_duplicates(self, snap: Snapshot) -> bool:
         """Whether :func:`qvec.index.isolated_duplicates` finds rows in the active graph."""
@@ -307,7 +389,7 @@ class GenerationManager:
         """Return which share of the ten nearest rows in a scan of a generation's codes a walk of the active graph
         finds."""
         state: State = snap.state
-        index = load_index(self.config.index, state.index)
+        index = load_index(self.config.index, state)
         columns = active_columns(snap.columns, {**state.column_names, **names})
         if not index.built_from_codes or not state.live:  # no graph, or no rows that might not fit it
             return 1.0
@@ -321,6 +403,18 @@ class GenerationManager:
             for by in (index, FlatIndex())
         )
         return float(recall(walked, scanned).mean())  # by distance: a walk may find another row with an equal code
+
+
+def _is_built_aside(state: State, pending: PendingGeneration) -> bool:
+    """Whether the generation gets another index than the active one, which is not built yet."""
+    built = pending.built
+    return state.n > 0 and built.own_index not in (None, state.own_index) and built.index is None
+
+
+def _index_names(reading: Snapshot, own: Container[str], number: int) -> dict[str, str]:
+    """The stored names of the index columns of a generation that has its ``own``; the others are hidden from it."""
+    names = {name: column_key_name(name, number) for name in INDEX_COLUMNS if name in own}
+    return names | {name: "" for name in INDEX_COLUMNS if name not in own and name in reading.columns}
 
 
 def _code_column(txn: Transaction, number: int, code_size: int) -> str:

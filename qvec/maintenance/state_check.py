@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from qvec._kernels import Column
-from qvec.codes.configs import HNSW, IVF, Flat
+from qvec.codes.configs import HNSW, IVF, Flat, IndexConfig
 from qvec.common.errors import CorruptError, FormatError, InputError
 from qvec.common.plain_state import encode
 from qvec.schema.bitmaps import words_for
@@ -66,7 +66,7 @@ def check_state(config: Config, vector_bytes: int, state: State, columns: Column
     """Raise CorruptError, which names the wrong value. ``vector_bytes``: bytes of a stored original."""
     try:
         _check_numbers(state)
-        _check_index(state.index, config, state.n)
+        _check_index(state.index, state.own_index or config.index, config, state.n)
         for record in state.generations:
             if record.inactive.rows:
                 _check_inactive(record.inactive, record, columns, config, state.n)
@@ -103,7 +103,7 @@ def _named(names: Mapping[str, str], columns: Columns) -> dict[str, Column]:
     ``names``: the stored names of columns that are stored under other names.
     """
     for stored in names.values():
-        if stored not in columns:
+        if stored and stored not in columns:
             raise FormatError(f"field 'column_names' names the column {stored!r}, which is not there")
     named = active_columns(columns, names)
     for own, column in named.items():
@@ -121,16 +121,22 @@ def _check_inactive(codes: InactiveCodes, record: GenerationRecord, columns: Col
             f" its column {column.n_rows} of {column.stride}"
         )
     if codes.index is not None:
-        _check_index(codes.index, config, n)
-        _check_room(named, {name: (0, stride) for name, (_, stride) in _of_index(config, codes.index, n).items()}, n)
+        index_config = codes.own_index or config.index
+        _check_index(codes.index, index_config, config, n)
+        wanted = _of_index(index_config, codes.index, n)
+        _check_room(named, {name: (0, stride) for name, (_, stride) in wanted.items()}, n)
 
 
 def _check_columns(
     named: Mapping[str, Column], config: Config, state: State, code_size: int, vector_bytes: int
 ) -> None:
-    """Check that the active columns exist and have at least n rows of the right size."""
-    n = state.n
-    wanted: Sizes = {CODES: (n, code_size), DELETED: (words_for(n), 8), **_of_index(config, state.index, n)}
+    """Check that the active columns exist, and have room for n rows of the right size."""
+    n, index_config = state.n, state.own_index or config.index
+    wanted: Sizes = {
+        CODES: (n, code_size),
+        DELETED: (words_for(n), 8),
+        **_of_index(index_config, state.index, n),
+    }
     optional: Sizes = {NODES: (n, None)} if ADJACENCY in wanted else {}
     (wanted if config.keeps_originals else optional)[VECTORS] = n, vector_bytes
     if config.ids == "int64":
@@ -140,13 +146,13 @@ def _check_columns(
     _check_room(named, wanted | {name: size for name, size in optional.items() if name in named}, n)
 
 
-def _of_index(config: Config, index: IndexState, n: int) -> Sizes:
-    """Return the columns that an index needs. Readers of packed nodes check that these fit the codes."""
+def _of_index(config: IndexConfig | None, index: IndexState, n: int) -> Sizes:
+    """The columns that an index needs; whether packed nodes fit its codes is checked where they are read."""
     if isinstance(index, GraphState) and index.indexed:
-        degree = 2 * (config.index if isinstance(config.index, HNSW) else HNSW()).m
+        degree = 2 * (config if isinstance(config, HNSW) else HNSW()).m
         return {ADJACENCY: (n, 4 * degree), LINKED: (words_for(n), 8), REMOVING: (words_for(n), 8)}
-    if isinstance(config.index, IVF) and isinstance(index, ListsState) and index.lists is not None:
-        return {SLOTS: (n, 4 * config.index.copies), LISTS: (0, None), LIST_BLOCKS: (0, None), CENTROIDS: (0, None)}
+    if isinstance(config, IVF) and isinstance(index, ListsState) and index.lists is not None:
+        return {SLOTS: (n, 4 * config.copies), LISTS: (0, None), LIST_BLOCKS: (0, None), CENTROIDS: (0, None)}
     return {}
 
 
@@ -157,8 +163,8 @@ def _check_room(named: Mapping[str, Column], wanted: Sizes, n: int) -> None:
             raise FormatError(f"column {name!r} holds {column.n_rows} rows of {column.stride} bytes for {n} vectors")
 
 
-def _check_index(index: IndexState, config: Config, n: int) -> None:
-    kinds = (Flat.kind, HNSW.kind) if config.index is None else (Flat.kind, config.index.kind)
+def _check_index(index: IndexState, index_config: IndexConfig | None, config: Config, n: int) -> None:
+    kinds = (Flat.kind, HNSW.kind) if index_config is None else (Flat.kind, index_config.kind)
     if index.kind not in kinds:
         raise FormatError(f"field 'kind' of the index must be one of {', '.join(kinds)}; got {index.kind!r}")
     if isinstance(index, GraphState) and index.indexed:

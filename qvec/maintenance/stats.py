@@ -34,7 +34,7 @@ def collect_stats(snap: Snapshot, store: Store, config: Config, graph: GraphShap
         "codes_bytes": columns.get(names.get(CODES, CODES), 0),
         "vectors_bytes": columns.get(names.get(VECTORS, VECTORS), 0),
         "graph_bytes": sum(columns.get(names.get(column, column), 0) for column in (ADJACENCY, NODES)),
-        "lists_bytes": sum(columns.get(name, 0) for name in (LIST_BLOCKS, LISTS, CENTROIDS, SLOTS)),
+        "lists_bytes": sum(columns.get(names.get(name, name), 0) for name in (LIST_BLOCKS, LISTS, CENTROIDS, SLOTS)),
         "ids_bytes": columns.get(IDS, 0),
         "fields_bytes": sum(size for name, size in columns.items() if name.partition(" ")[0] in FIELD_COLUMNS),
         "tree_bytes": sizes.other_bytes,

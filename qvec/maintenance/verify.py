@@ -8,14 +8,16 @@ import numpy as np
 
 from qvec.codes.registry import from_state
 from qvec.common.errors import CorruptError, FormatError
+from qvec.common.findings import Finding
 from qvec.common.types import Codes, NDArray
 from qvec.filters.check import check_fields_of
-from qvec.index import GraphShape, HNSWIndex, IndexInput, load_index
+from qvec.index import GraphShape, HNSWIndex, IndexInput, isolated_duplicates, load_index
 from qvec.quality.drift_record import read_drift_record
 from qvec.rows.lookup import live_rows, read_record
 from qvec.schema.config import Config
 from qvec.schema.layout import CODES, IDS, QUANTIZER, TUNING, VECTORS, active_columns
 from qvec.schema.quantizers import QuantizerLoader, Quantizers
+from qvec.schema.state import GraphState
 from qvec.search.curves import Curves
 from qvec.storage.store import Snapshot
 
@@ -23,8 +25,14 @@ CHECKED_ROWS = 8192
 SHOWN = 5  # of a kind of problem
 
 
-def verify_snapshot(snap: Snapshot, loader: QuantizerLoader, deep: bool) -> list[str]:
-    """Find the problems of a snapshot. Reads everything once. ``deep``: also recompute and compare derived data."""
+def verify_snapshot(snap: Snapshot, loader: QuantizerLoader, deep: bool) -> list[Finding]:
+    """Check a snapshot. Reads everything once. ``deep``: also recompute and compare derived data, and look for what
+    :meth:`qvec.Collection.optimize` would improve."""
+    problems = [Finding(problem) for problem in _problems(snap, loader, deep)]
+    return problems if problems or not deep else _advice(snap, loader)
+
+
+def _problems(snap: Snapshot, loader: QuantizerLoader, deep: bool) -> list[str]:
     problems = list(snap.check())
     if problems:
         return problems  # the checks below assume whole data
@@ -32,7 +40,7 @@ def verify_snapshot(snap: Snapshot, loader: QuantizerLoader, deep: bool) -> list
         problems = [*_check_quantizers(snap, loader.config)]
         if not problems and (quantizers := loader.active(snap)) is not None:
             problems += _check_rows(snap, loader.config)
-            index = load_index(loader.config.index, snap.state.index)
+            index = load_index(loader.config.index, snap.state)
             problems += index.check(active_index_input(snap, quantizers), snap.state.index, deep)
             if deep:
                 problems += _check_fields(snap)
@@ -41,6 +49,18 @@ def verify_snapshot(snap: Snapshot, loader: QuantizerLoader, deep: bool) -> list
     except (CorruptError, FormatError) as error:
         problems.append(str(error))
     return problems
+
+
+def _advice(snap: Snapshot, loader: QuantizerLoader) -> list[Finding]:
+    """What can be improved in a sound snapshot."""
+    quantizers = loader.active(snap)
+    if quantizers is None or not isinstance(snap.state.index, GraphState):
+        return []
+    rows = isolated_duplicates(active_index_input(snap, quantizers))
+    if not len(rows):
+        return []
+    text = f"{len(rows)} rows with equal codes are not attached below one of them, the first is row {rows[0]}"
+    return [Finding(f"{text}: optimize() builds a graph that finds more", "advice")]
 
 
 def _check_quantizers(snap: Snapshot, config: Config) -> Iterator[str]:
@@ -108,7 +128,7 @@ def wrong_codes(reading: Snapshot, quantizers: Quantizers) -> Iterator[tuple[NDA
 
 def graph_shape(snap: Snapshot, loader: QuantizerLoader) -> GraphShape | None:
     """The shape of the active graph; None if there is none."""
-    index, quantizers = load_index(loader.config.index, snap.state.index), loader.active(snap)
+    index, quantizers = load_index(loader.config.index, snap.state), loader.active(snap)
     if quantizers is None or not isinstance(index, HNSWIndex) or not snap.state.live:
         return None
     return index.shape(active_index_input(snap, quantizers), snap.state.index)

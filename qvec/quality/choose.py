@@ -1,8 +1,8 @@
 """Choose the smallest code that reaches a recall, measured on the user's vectors.
 
-The first round measures all codes with few queries. Each further round has four times as many queries, and measures
-only codes that can still be the answer and whose confidence interval includes the target. Intervals are widened so that
-all rounds of a code together have the confidence of a single interval (Bonferroni).
+The first round measures all codes with a few hundred queries. Each further round has four times as many queries and
+measures the codes that may be the answer and whose confidence interval includes the target. Intervals are widened so
+that all rounds of a code together have the confidence of one (Bonferroni).
 """
 
 from __future__ import annotations
@@ -41,6 +41,13 @@ class Target:
         small = self.max_bytes is None or row.bytes <= self.max_bytes
         return small and (self.max_p99_ms is None or (row.p99_ms is not None and row.p99_ms <= self.max_p99_ms))
 
+    @property
+    def within(self) -> str:
+        """The limits in words, "" if there are none."""
+        limits = [] if self.max_bytes is None else [f"{self.max_bytes} bytes"]
+        limits += [] if self.max_p99_ms is None else [f"{self.max_p99_ms:g} ms"]
+        return f" within {' and '.join(limits)}" if limits else ""
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -73,13 +80,10 @@ class Choice:
         goal = f"recall@{self.report.k} of {self.target.recall:g}"
         if self.row is not None:
             return f"{_described(self.row)}: the smallest code whose lower bound meets {goal}"
-        limits = [] if self.target.max_bytes is None else [f"{self.target.max_bytes} bytes"]
-        limits += [] if self.target.max_p99_ms is None else [f"{self.target.max_p99_ms:g} ms"]
-        within = f" within {' and '.join(limits)}" if limits else ""
         closest = (
             "no code is within the limits" if self.nearest is None else f"the nearest is {_described(self.nearest)}"
         )
-        return f"no code meets {goal}{within}; {closest}"
+        return f"no code meets {goal}{self.target.within}; {closest}"
 
 
 def choose(measure: Measure, target: Target, n: int, most: int, apply: Apply) -> Choice:

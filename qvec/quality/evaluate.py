@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from qvec._kernels import Column, SearchParams
+from qvec._kernels import SearchParams
 from qvec.codes.configs import CodeConfig
-from qvec.codes.registry import CONFIGS, Quantizer, make_config
+from qvec.codes.registry import Quantizer, every_code, make_config
 from qvec.common.errors import InputError
 from qvec.common.types import Codes, Float32Array, Int64Array
 from qvec.index import Progress, load_index
@@ -28,11 +28,11 @@ from qvec.quality.report import Report, Row, label_of
 from qvec.rows.lookup import live_rows
 from qvec.rows.originals import originals_of
 from qvec.schema.config import Config
-from qvec.schema.layout import CODES, NODES, PAGE_BYTES, VECTORS, active_columns, wide_column
+from qvec.schema.layout import CODES, NODES, VECTORS, active_columns, column_in_memory, wide_column
 from qvec.schema.quantizers import QuantizerLoader, Quantizers, train_code
 from qvec.schema.validation import check_count
 from qvec.search.engine import Engine
-from qvec.storage.store import Snapshot, block_geometry
+from qvec.storage.store import Snapshot
 
 EF = 64
 TIMED_SEARCHES = 100
@@ -42,7 +42,7 @@ TIMED_SEARCHES = 100
 class Evaluation:
     """An evaluation of a snapshot. ``queries``: None: stored rows serve as queries. ``rows``: vectors at most.
 
-    ``z``: standard errors on either side of an interval.
+    ``z``: standard errors on either side of an interval. ``trained``: quantizers that were trained before.
     """
 
     snap: Snapshot
@@ -54,6 +54,7 @@ class Evaluation:
     seed: int
     progress: Progress | None = None
     z: float = Z95
+    trained: dict[CodeConfig, Quantizer] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
         if self.queries is not None and not len(self.queries):
@@ -76,7 +77,7 @@ class Evaluation:
 
         Raises InputError if there are too few vectors, or no originals to compare with.
         """
-        wanted = [make_config(code) for code in (CONFIGS if codes == "all" else codes)]
+        wanted = self.wanted(codes)
         factors = _checked_factors(self.oversamples)
         numbers, problem, whole = self._problem(n)
         found: list[Row] = []
@@ -91,6 +92,20 @@ class Evaluation:
         index = self.snap.state.index.kind if whole else "none (a sample was scanned)"
         n_queries = len(problem.queries)
         return Report(self.k, len(numbers), n_queries, self.queries is None, index, found, skipped)
+
+    def wanted(self, codes: CodeNames) -> list[CodeConfig]:
+        """The configurations of codes."""
+        return every_code() if isinstance(codes, str) and codes == "all" else [make_config(code) for code in codes]
+
+    def sample(self, n: int) -> Problem:
+        """The problem of n queries at most, whose base has no deleted rows."""
+        problem = self._problem(n)[1]
+        if not len(problem.hidden):
+            return problem
+        own = problem.own - np.searchsorted(problem.hidden, problem.own)
+        base = np.delete(problem.base, problem.hidden, axis=0)
+        none = np.zeros(0, np.int64)
+        return replace(problem, base=base, own=np.where(problem.own < 0, -1, own), hidden=none)
 
     def _problem(self, n: int) -> tuple[Int64Array, Problem, bool]:
         """The live rows that are measured, the problem, and whether all live rows are measured.
@@ -115,8 +130,7 @@ class Evaluation:
         return chosen, make_problem(base, queries, own, hidden, self.k, self.config.metric), whole
 
     def _rows(self, config: CodeConfig, problem: Problem, factors: list[int], whole: bool) -> Iterator[Row]:
-        visible = np.delete(problem.base, problem.hidden, axis=0) if len(problem.hidden) else problem.base
-        quantizer = train_code(visible, config, self.config).quantizer
+        quantizer = self._quantizer(config, problem)
         codes = quantizer.encode(problem.base)
         scanned = recalls_by_code(quantizer, codes, problem, [self.k * factor for factor in factors])
         engine = self._engine(quantizer, codes) if whole else None
@@ -132,17 +146,20 @@ class Evaluation:
             losses = 1.0 - float(by_code.mean()), None if engine is None else float(by_code.mean()) - interval.mean
             yield Row(label_of(config), config, quantizer.code_size, factor, *interval, *losses, *times)
 
+    def _quantizer(self, config: CodeConfig, problem: Problem) -> Quantizer:
+        if config not in self.trained:
+            visible = np.delete(problem.base, problem.hidden, axis=0) if len(problem.hidden) else problem.base
+            self.trained[config] = train_code(visible, config, self.config).quantizer
+        return self.trained[config]
+
     def _engine(self, quantizer: Quantizer, codes: Codes) -> Engine:
         """The collection's index with other codes, which are in memory only."""
         state = self.snap.state
-        spec = wide_column(CODES, quantizer.code_size)
-        geometry = block_geometry(spec.stride, PAGE_BYTES, spec.min_pages, spec.max_pages)
-        column = Column(CODES, spec.id, 0, spec.stride, *geometry, PAGE_BYTES, writable=True)
-        column.resize(len(codes))
+        column = column_in_memory(CODES, wide_column(CODES, quantizer.code_size), len(codes))
         column.write(0, codes)
         columns = active_columns(self.snap.columns, state.column_names)
         originals = originals_of(self.snap, self.quantizers)
-        index = load_index(self.config.index, state.index)
+        index = load_index(self.config.index, state)
         columns |= {CODES: column, VECTORS: originals.column}
         columns.pop(NODES, None)  # they match the active codes only
         return Engine(self.snap, Quantizers(quantizer, originals.quantizer), index, columns)

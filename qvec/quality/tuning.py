@@ -68,7 +68,7 @@ class Tuning:
         return np.where(first_others(rows, self.own, k) & (rows >= 0), distances, np.float32(np.inf))
 
     def _points(self, k: int, truth: Float32Array, threads: int) -> Iterator[Point]:
-        for ef, nprobe in _widths(self.engine, k):
+        for ef, nprobe in widths(self.engine, k):
             best = -1.0
             for candidates in self._depths(k, ef):
                 point = self._point(k, truth, ef, nprobe, candidates, threads)
@@ -97,7 +97,7 @@ class Tuning:
         return Point(ef, nprobe, candidates, mean, low, scored + RERANK_COST * candidates)
 
 
-def _widths(engine: Engine, k: int) -> list[tuple[int, int]]:
+def widths(engine: Engine, k: int) -> list[tuple[int, int]]:
     """Pairs (ef, nprobe) to try, ascending; of a scan, (0, 0)."""
     kind = engine.index.kind
     if kind == "hnsw":
@@ -146,7 +146,7 @@ def tune(
             raise InputError(
                 "recall is measured against the originals, and the collection was created with originals='none'"
             )
-        engine = Engine(snap, quantizers, load_index(config.index, snap.state.index))
+        engine = Engine(snap, quantizers, load_index(config.index, snap.state))
         tuning = make_tuning(snap, engine, queries, engine.vectors.read, n, seed)
         curves = tuning.run(ks, threads, progress)
     with store.write() as txn:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +19,10 @@ from qvec.rows.lookup import find_rows, id_array, ids_of_rows, live_rows, payloa
 from qvec.rows.results import AddResult
 from qvec.schema.bitmaps import mark, rows_in, words_for
 from qvec.schema.config import AUTO_INDEX_ROWS, Config
-from qvec.schema.generations import discard_codes_from, may_reuse_rows, register
+from qvec.schema.generations import discard_codes_from, graph_names, may_reuse_rows, register
 from qvec.schema.layout import CODES, DELETED, IDS, ROW, VECTORS, active_columns, row_columns
 from qvec.schema.quantizers import QuantizerLoader, Quantizers, Trained, train_code
-from qvec.schema.state import FieldDeclaration, Rows, State
+from qvec.schema.state import FieldDeclaration, GraphState, IndexState, Rows, State
 from qvec.schema.validation import MAX_ID, MAX_ROWS, as_float32, as_payloads, id_keys
 from qvec.storage.store import Transaction
 
@@ -167,13 +167,34 @@ class Writer:
             self._create_columns(trained.quantizer)
         rows = self._choose_rows(len(batch.x))
         self._put_vectors(batch, rows, threads)
+        graph = self._build_ahead(rows, threads, progress)
         # everything from here on is in one commit
         if trained is not None:
             self.change(active=register(self.txn, trained))
         if len(old_rows):
             self.hide(old_keys, old_rows, threads)
         self.show(batch, rows)
-        self.extend_index(rows, threads, progress)
+        if graph is None:
+            self.extend_index(rows, threads, progress)
+        else:
+            self.change(index=graph)
+
+    def _build_ahead(self, rows: Rows, threads: int, progress: Progress | None) -> IndexState | None:
+        """Build the graph of the first rows while they are not visible, with checkpoints; None: there is no such graph.
+
+        The columns of a graph that a failed batch left are replaced.
+        """
+        state, n = self.state, len(rows)
+        index = index_for(self.config, replace(state, live=n))
+        if state.n or graph_names(state.column_names) or not isinstance(index.empty, GraphState):
+            return None
+        for name, spec in index.columns(self.quantizers.codes).items():
+            if name in self.txn.columns:
+                self.txn.drop_column(name)
+            self.txn.add_column(name, spec)
+        self.columns[DELETED].resize(words_for(n))
+        checkpoint = self.txn.checkpoint_if_large
+        return index.extend(self.index_input(n, checkpoint), index.empty, rows, threads, progress)
 
     def _trained(self, x: Vectors) -> Trained:
         return train_code(self._in_float32(x), self.config.code, self.config)
@@ -263,12 +284,13 @@ class Writer:
 
     def index(self) -> Index:
         """The active index."""
-        return load_index(self.config.index, self.state.index)
+        return load_index(self.config.index, self.state)
 
-    def index_input(self) -> IndexInput:
-        """The current input of the index."""
+    def index_input(self, n: int | None = None, checkpoint: Callable[[], object] | None = None) -> IndexInput:
+        """The current input of the index. ``n``, ``checkpoint``: of rows that are not visible yet."""
         columns, quantizers = self.columns, self.quantizers
-        return IndexInput(columns, linking_codes(quantizers, columns), self.state.n, quantizers.vector_reader(columns))
+        reader, rows = quantizers.vector_reader(columns), self.state.n if n is None else n
+        return IndexInput(columns, linking_codes(quantizers, columns), rows, reader, checkpoint, self.loader.workspace)
 
     def extend_index(self, rows: Rows, threads: int, progress: Progress | None) -> None:
         """Add stored rows, ascending, to the index."""
@@ -395,7 +417,7 @@ def _merged(old: Payload | None, change: Payload | None) -> Payload | None:
 
 
 def index_for(config: Config, state: State) -> Index:
-    """The index that the configuration and the number of live rows require."""
-    if config.index is not None:
-        return make_index(config.index)
+    """The index that the state, the configuration or the number of live rows asks for."""
+    if (wanted := state.own_index or config.index) is not None:
+        return make_index(wanted)
     return make_index(HNSW() if state.live > AUTO_INDEX_ROWS or state.index.kind != "flat" else Flat())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, cast, get_args
 
 from qvec.codes.configs import (
@@ -11,7 +11,6 @@ from qvec.codes.configs import (
     MIXED_BITS,
     Binary,
     CodeConfig,
-    Flat,
     Float32,
     IndexConfig,
     Mixed,
@@ -20,7 +19,7 @@ from qvec.codes.configs import (
     Ternary,
 )
 from qvec.codes.prequantized_input import is_bits, width_of
-from qvec.codes.registry import code_from_dict, code_to_dict, config_from_dict
+from qvec.codes.registry import INDEXES, code_from_dict, code_to_dict, index_from_dict, index_to_dict
 from qvec.codes.transforms import MAX_SEED
 from qvec.common.errors import FormatError, InputError
 from qvec.common.plain_state import take_int, take_state
@@ -40,7 +39,6 @@ MAX_LISTED_DIM = 16_192  # a block of lists is one value of 64 KiB at most
 MAX_PACKED_DIM = 4096  # a node of 64 neighbors then fits into a block
 MIN_PACKED_BITS = 4  # with coarser codes, the distance of an expanded node is not exact enough
 AUTO_INDEX_ROWS = 10_000  # a scan of fewer codes is faster than any graph
-INDEXES: dict[str, type[Flat] | type[HNSW] | type[IVF]] = {"flat": Flat, "hnsw": HNSW, "ivf": IVF}
 _FIELDS = ("dim", "metric", "ids", "originals", "code", "index", "model", "seed")
 
 
@@ -119,10 +117,9 @@ class Config:
         return self.original_form or self.form
 
     def to_dict(self) -> dict[str, Any]:
-        index = None if self.index is None else {"kind": self.index.kind, **asdict(self.index)}
         return {name: getattr(self, name) for name in _FIELDS} | {
             "code": code_to_dict(self.code),
-            "index": index,
+            "index": None if self.index is None else index_to_dict(self.index),
         }
 
     @classmethod
@@ -132,7 +129,7 @@ class Config:
         take_int(fields, "dim", 1, MAX_DIM)
         try:
             fields["code"] = code_from_dict(fields["code"])
-            fields["index"] = None if fields["index"] is None else config_from_dict("index", fields["index"], INDEXES)
+            fields["index"] = None if fields["index"] is None else index_from_dict(fields["index"])
             return cls(**fields)
         except InputError as error:
             raise FormatError(f"config: {error}") from None

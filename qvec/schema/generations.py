@@ -133,7 +133,7 @@ def activate_pending(state: State) -> State:
     def changed(record: GenerationRecord) -> GenerationRecord:
         inactive, was_active = record.inactive, record.was_active
         if record.number == state.active:
-            inactive, was_active = InactiveCodes(state.n, state.column_names), True
+            inactive, was_active = InactiveCodes(state.n, state.column_names, own_index=state.own_index), True
         elif record.number == pending:
             inactive = InactiveCodes()
         graph = graph_names(inactive.column_names)
@@ -148,6 +148,7 @@ def activate_pending(state: State) -> State:
         active=pending,
         column_names=names,
         index=state.index if built.index is None else built.index,
+        own_index=state.own_index if built.index is None else built.own_index,
         generations=tuple(map(changed, state.generations)),
         pending=None,
     )
@@ -169,10 +170,11 @@ def may_reuse_rows(txn: Transaction, count: int) -> bool:
         discard_pending(txn)
         return True
     graph = {} if built.index is None else graph_names(built.column_names)
-    for stored in graph.values():
+    for stored in filter(None, graph.values()):
         txn.drop_column(stored)
     names = {name: stored for name, stored in built.column_names.items() if name not in graph}
-    txn.state = replace(state, pending=replace(state.pending, built=InactiveCodes(column_names=names)))
+    kept = InactiveCodes(column_names=names, own_index=built.own_index)
+    txn.state = replace(state, pending=replace(state.pending, built=kept))
     return True
 
 

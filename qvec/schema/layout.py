@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from qvec._kernels import Column
 from qvec.codes.registry import Quantizer
 from qvec.schema.bitmaps import WORD_BYTES
-from qvec.storage.store import ColumnSpec
+from qvec.storage.store import ColumnSpec, block_geometry
 
 CODES = "codes"
 VECTORS = "vectors"
@@ -36,7 +36,9 @@ _COLUMN_IDS = {
     CODES: 1, VECTORS: 2, IDS: 3, DELETED: 4, ADJACENCY: 5, NODES: 6, FIELD: 15, LINKED: 16, REMOVING: 17,
     LIST_BLOCKS: 20, LISTS: 21, CENTROIDS: 22, SLOTS: 23, POSTINGS: 24, SEGMENT_ROWS: 25, LENGTHS: 26,
 }  # fmt: skip
+INDEX_COLUMNS = (ADJACENCY, NODES, LINKED, REMOVING, LIST_BLOCKS, LISTS, CENTROIDS, SLOTS)  # of any index
 _ID_BYTES = 8
+COPIED_ROWS = 8192  # at a time
 PAGE_BYTES = 4096  # assumed if no file is known
 
 
@@ -69,14 +71,31 @@ def bitmap_column(name: str) -> ColumnSpec:
     return narrow_column(name, WORD_BYTES)
 
 
+def column_in_memory(name: str, spec: ColumnSpec, n_rows: int = 0) -> Column:
+    """A writable column that belongs to no file."""
+    geometry = block_geometry(spec.stride, PAGE_BYTES, spec.min_pages, spec.max_pages)
+    column = Column(name, spec.id, 0, spec.stride, *geometry, PAGE_BYTES, writable=True)
+    column.resize(n_rows)
+    return column
+
+
+def copy_rows(source: Column, target: Column) -> None:
+    """Copy all rows of a column to another of the same stride."""
+    target.resize(source.n_rows)
+    for start in range(0, source.n_rows, COPIED_ROWS):
+        target.write(start, source.read_range(start, min(start + COPIED_ROWS, source.n_rows)))
+
+
 def may_be(name: str, column: Column) -> bool:
     """Whether a column can be of the kind with this name. Originals can be f32 codes."""
     return name not in _COLUMN_IDS or column.id in (_COLUMN_IDS[name], _COLUMN_IDS[CODES] if name == VECTORS else -1)
 
 
 def active_columns(columns: Mapping[str, Column], names: Mapping[str, str]) -> dict[str, Column]:
-    """Columns under their own names. ``names``: the stored names of columns that are stored under another name."""
-    return {**columns, **{name: columns[stored] for name, stored in names.items()}}
+    """Columns under their own names. ``names``: the stored names of columns that are stored under another name; "": the
+    generation has no such column."""
+    named = {**columns, **{name: columns[stored] for name, stored in names.items() if stored}}
+    return {name: column for name, column in named.items() if names.get(name) != ""}
 
 
 def row_columns(quantizer: Quantizer, original_quantizer: Quantizer | None, int_ids: bool) -> dict[str, ColumnSpec]:

@@ -15,6 +15,7 @@ from qvec.codes.prequantized_input import DTYPES
 from qvec.codes.registry import Quantizer, from_state, train
 from qvec.common.errors import CorruptError, InputError
 from qvec.common.types import Float32Array, NDArray
+from qvec.common.workspace import DEFAULT_WORKSPACE, Workspace
 from qvec.schema.config import Config
 from qvec.schema.layout import CODES, QUANTIZER, VECTORS, active_columns
 from qvec.schema.state import State
@@ -103,11 +104,12 @@ def original_quantizer(config: Config) -> Quantizer:
 class QuantizerLoader:
     """Loads the quantizers of a collection's generations, each once.
 
-    ``original_quantizer`` encodes the stored originals; collections without originals have it too.
+    ``original_quantizer`` encodes the stored originals; collections without originals have it too. ``workspace``: of
+    builds over the codes.
     """
 
-    def __init__(self, config: Config) -> None:
-        self.config, self.original_quantizer = config, original_quantizer(config)
+    def __init__(self, config: Config, workspace: Workspace = DEFAULT_WORKSPACE) -> None:
+        self.config, self.original_quantizer, self.workspace = config, original_quantizer(config), workspace
         self._loaded: dict[tuple[int, str], Quantizer] = {}
 
     def load(self, reading: Snapshot, number: int) -> Quantizer:

@@ -8,8 +8,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 
-from qvec.codes.configs import CodeConfig
-from qvec.codes.registry import code_from_dict, code_to_dict
+from qvec.codes.configs import CodeConfig, IndexConfig
+from qvec.codes.registry import code_from_dict, code_to_dict, index_from_dict, index_to_dict
 from qvec.common.errors import CorruptError, FormatError, InputError
 from qvec.common.plain_state import Between, Coder, RowNumbers, decode
 from qvec.common.types import FieldType, NDArray
@@ -27,7 +27,9 @@ Count = Annotated[int, Between(0, MAX_ROWS)]
 Number = Annotated[int, Between(0, MAX_GENERATIONS - 1)]
 Text = Annotated[str, Between(0, 1024)]
 ColumnNames = Mapping[str, Text]
-"""Columns that are stored under another name than their own: own name -> stored name."""
+"""Columns that are stored under another name than their own: own name -> stored name; "": there is no such column."""
+OwnIndex = Annotated[IndexConfig, Coder(index_from_dict, index_to_dict)] | None
+"""The options of an index that was chosen after creation; None: those of the configuration."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,14 +101,16 @@ IndexState = FlatState | GraphState | ListsState
 class InactiveCodes:
     """The codes and the graph of an inactive generation.
 
-    ``rows``: rows 0 to ``rows - 1`` have a code; 0: the codes were discarded or never made. ``index``: the state of its
-    graph, or None if the generation shares the active graph; its graph contains rows 0 to ``indexed_rows - 1``.
+    ``rows``: rows 0 to ``rows - 1`` have a code; 0: the codes were discarded or never made. ``index``: the state of
+    its graph, None if it shares the active graph; that graph covers rows 0 to ``indexed_rows - 1``. ``own_index``: the
+    options of its index.
     """
 
     rows: Count = 0
     column_names: ColumnNames = field(default_factory=dict)
     index: IndexState | None = None
     indexed_rows: Annotated[int, Between(0, "n")] = 0
+    own_index: OwnIndex = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,11 +174,12 @@ class State:
 
     ``n``: number of rows, including unused rows; ``live``: rows that are not deleted; ``records``: live rows with a
     record (payload or string id). ``next_id``: the first integer id that was never assigned. ``active``: the number of
-    the active generation, None before the first vectors; ``column_names``: of its columns. ``pending``: the generation
-    that is being built. ``small_batches``: counts batches that are too small to be checked for drift alone.
-    ``next_field``: the first number that no field ever had. ``partial_fields``: fields that are being added or dropped;
-    their indexes cover the rows below a number, and searches do not use them. ``erasing``: deleted data must still be
-    overwritten (Collection.erase).
+    the active generation, None before the first vectors; ``column_names``: of its columns; ``own_index``: options of
+    its index.
+    ``pending``: the generation that is being built. ``small_batches``: counts batches that are too small to be checked
+    for drift alone. ``next_field``: the first number that no field ever had. ``partial_fields``: fields that are being
+    added or dropped; their indexes cover the rows below a number, and searches do not use them. ``erasing``: deleted
+    data must still be overwritten (Collection.erase).
     """
 
     n: Count = 0
@@ -187,6 +192,7 @@ class State:
     generations: tuple[GenerationRecord, ...] = ()
     pending: PendingGeneration | None = None
     index: IndexState = field(default_factory=FlatState)
+    own_index: OwnIndex = None
     oversample: Oversample | None = None
     tuned: Tuned | None = None
     small_batches: Annotated[int, Between(0, 1 << 62)] = 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from functools import partial
+from typing import Protocol
 
 import numpy as np
 
@@ -18,11 +19,19 @@ from qvec.schema.quantizers import Quantizers
 from qvec.schema.state import State
 from qvec.search.options import SearchOptions
 from qvec.search.refine import Found
-from qvec.storage.store import Snapshot
 
 PROBES_PER_ROOT = 1.0  # default number of lists to scan: this times the square root of their number
 QUERIES_PER_CALL = 256  # queries in one call of the kernels, during which Ctrl-C has no effect
 QUERIES_PER_THREAD = 16  # for fewer queries, the start of a thread costs more time than it saves
+
+
+class Reading(Protocol):
+    """What an engine needs of a snapshot."""
+
+    @property
+    def state(self) -> State: ...
+    @property
+    def columns(self) -> Mapping[str, Column]: ...
 
 
 class Engine:
@@ -51,7 +60,7 @@ class Engine:
 
     def __init__(
         self,
-        snap: Snapshot,
+        snap: Reading,
         quantizers: Quantizers,
         index: Index,
         columns: Mapping[str, Column] | None = None,

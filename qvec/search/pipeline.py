@@ -44,7 +44,7 @@ class Searches:
         quantizers = self._access.active(snap) if engine is None else None
         if quantizers is None or not snap.state.live:
             return engine
-        index = load_index(self._config.index, snap.state.index)
+        index = load_index(self._config.index, snap.state)
         engine = snap.derived["engine"] = Engine(snap, quantizers, index)
         snap.reside(engine.to_copy(self._store.memory))
         return engine

@@ -83,7 +83,7 @@ class SetChoice:
     ) -> Self:
         """Choose on a sample."""
         with sampled(manifest, shards, sample, seed) as db:
-            made = db.choose(seed=seed, **options)
+            made: Choice = db.choose(seed=seed, indexes="current", **options)
             return cls(made, folder, manifest, draw(shards, sample, seed), timeout)
 
     @property

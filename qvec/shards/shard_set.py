@@ -257,7 +257,10 @@ class ShardSet:
         return evaluate(self.manifest, [*self.shards()], queries, sample, seed, options)
 
     def choose(self, *, sample: int = 50_000, seed: int = 0, **options: Any) -> SetChoice:
-        """As :meth:`Collection.choose`, on a sample of all shards; ``apply`` requantizes every shard."""
+        """As :meth:`Collection.choose` with ``indexes="current"``, on a sample of all shards.
+
+        ``apply`` requantizes every shard.
+        """
         from qvec.shards.quality import SetChoice
 
         return SetChoice.make(self.path, self.manifest, [*self.shards()], sample, seed, self.timeout, options)

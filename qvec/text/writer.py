@@ -37,7 +37,8 @@ from qvec.text.sparse import sparse_vector
 
 PART_ROWS = 16_384  # the terms of this many rows are in memory at a time
 MERGE_RATIO = 3  # a segment is merged with later ones if it has less than this many times their postings
-SMALL = 4096  # segments of fewer postings are always merged
+SMALL = 4096  # segments with fewer postings together are merged whatever their sizes ...
+SMALL_SEGMENTS = 4  # ... when there are as many: a merge costs as much as the add of a row
 Rows = NDArray[np.int64]
 
 
@@ -212,7 +213,8 @@ class PostingsWriter:
             if start < len(segments) and not (similar and self._fits(postings + one.postings, docs + one.docs)):
                 break
             start, postings, docs = start - 1, postings + one.postings, docs + one.docs
-        if len(segments) - start > 1:
+        merged = len(segments) - start
+        if merged > 1 and (merged >= SMALL_SEGMENTS or postings >= SMALL):
             self.merge(range(start, len(segments)))
         for i, segment in enumerate(self.state.segments):
             if 2 * segment.docs < segment.written:

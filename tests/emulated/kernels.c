@@ -13,6 +13,7 @@
 #include "codec/rows.h"
 #include "codec/simd.h"
 #include "column/crc32c.h"
+#include "ivf/lists.h"
 
 #define ROWS 9
 #define KINDS 9
@@ -179,6 +180,34 @@ static void check_between(uint32_t n, int best) {
     qv_column_free(&values);
 }
 
+/* Bounds of the entries of a block of a list. */
+static void check_below(int dims, int best) {
+    static float q[256], residual[256];
+    qv_lists lists = {.dims = dims, .sums = qv_fs_sums(QV_SCALAR)};
+    qv_list_block *block = aligned_alloc(64, qv_round_up(sizeof *block + qv_fs_bytes(dims), 64));
+    uint8_t *table = aligned_alloc(64, qv_fs_bytes(dims));
+    qv_estimate_terms terms = {.base = 0.5f, .along = 1, .unit = 0.001f, .distance = 0.7f};
+    for (int v = 0; v < QV_FS_VECTORS; v++) {
+        fill(residual, (size_t)dims, 1);
+        qv_fs_put(residual, dims, v, (uint8_t *)(block + 1));
+        block->add[v] = (float)uniform();
+        block->rescale[v] = (float)uniform();
+        block->error[v] = (float)uniform();
+    }
+    fill(q, (size_t)dims, 1);
+    qv_fs_table(q, dims, table);
+    for (int i = 0; i < 40; i++) {
+        float bound = 0.1f * (float)i - 1;
+        lists.l2.simd = QV_SCALAR;
+        uint32_t slow = qv_list_below(&lists, block, table, &terms, bound);
+        lists.l2.simd = best;
+        uint32_t quick = qv_list_below(&lists, block, table, &terms, bound);
+        report(slow == quick, "below", dims, i);
+    }
+    free(block);
+    free(table);
+}
+
 static void check_level(int level) {
     for (size_t d = 0; d < sizeof DIMS / sizeof *DIMS; d++)
         for (int metric = QV_L2; metric <= QV_COSINE; metric++)
@@ -190,10 +219,11 @@ static void check_level(int level) {
     for (int n = 0; n <= 128; n++) check_filter(n, level);
     for (int dim = 1; dim <= 256; dim += 17) check_project(dim, level);
     for (uint32_t n = 1; n <= 1024; n += 31) check_between(n, level);
+    for (int dims = 16; dims <= 256; dims += 48) check_below(dims, level);
 }
 
 int main(void) {
-    for (size_t n = 1; n < 3000; n = n * 5 / 4 + 1) check_crc(n);
+    for (size_t n = 1; n < 40000; n = n * 5 / 4 + 1) check_crc(n);
     for (int level = QV_SCALAR + 1; level < QV_SIMD_LEVELS; level++) {
         if (!qv_simd_supported(level)) continue;
         check_level(level);

@@ -32,13 +32,15 @@ WRITERS, KILLED_WRITERS, KILLED_SEARCHES = 2, 20, 10_000
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[None]:
-    paths = os.pathsep.join([str(Path(qvec.__file__).parents[1]), str(Path(__file__).parents[1])])
+    here = Path(__file__).parent
+    paths = os.pathsep.join(map(str, (Path(qvec.__file__).parents[1], here, here.parent)))
+    os.environ.setdefault("RAY_worker_niceness", "0")
     ray.init(
         num_cpus=6,
         include_dashboard=False,
         log_to_driver=False,
         configure_logging=False,
-        runtime_env={"env_vars": {"PYTHONPATH": paths, "RAY_worker_niceness": "0"}},
+        runtime_env={"env_vars": {"PYTHONPATH": paths}},
     )
     yield
     ray.shutdown()
@@ -180,13 +182,15 @@ def test_missing_shards_are_named_and_the_timeout_holds(tmp_path: Path) -> None:
         found = actors.search(Q, K, partial=True)
         assert found.missing == (name,)
         assert not (found.shards == 1).any()
-        os.kill(ray.get(actors.actors[2][0].pid.remote()), signal.SIGSTOP)
+        stopped = ray.get(actors.actors[2][0].pid.remote())
+        os.kill(stopped, signal.SIGSTOP)
         start = time.monotonic()
         late = actors.search(Q, K, partial=True, timeout=0.5)
         assert time.monotonic() - start < 1.0
         assert len(late.missing) == 2
         with pytest.raises(qvec.MissingShardError, match=r"no answer within 0\.5 s"):
             actors.search(Q, K, timeout=0.5)
+        os.kill(stopped, signal.SIGCONT)
     finally:
         actors.close()
 

@@ -79,7 +79,7 @@ def change_codes(path: Path, vectors: np.ndarray[tuple[int, int], np.dtype[np.fl
         report = db.evaluate(k=5, n=20, codes=["int8", "binary"])
         assert report.rows
         assert db.drift().level == "none"
-        choice = db.choose(0.5, codes=["int8"], n=20, max_n=20)
+        choice = db.choose(0.5, indexes="current", codes=["int8"], n=20, max_n=20)
         assert choice.met, choice
         made = db.requantize("rabitq4")
         assert made.active

@@ -11,7 +11,7 @@
 #ifndef QV_BITPACK_H
 #define QV_BITPACK_H
 
-#include "codec/rows.h"
+#include "codec/centroids.h"
 
 QV_INLINE int qv_is_bitpacked(const qv_codec *codec) { return codec->widths != NULL; }
 
@@ -50,7 +50,7 @@ static inline void qv_spread_bits(const int8_t *values, int dims, int8_t *planes
     }
 }
 
-void qv_encode_bitpack(const qv_codec *codec, const float *x, uint8_t *row);
+void qv_encode_bitpack(const qv_codec *codec, const float *x, const qv_located *located, uint8_t *row);
 void qv_decode_bitpack(const qv_codec *codec, const uint8_t *row, float *x);
 
 #endif

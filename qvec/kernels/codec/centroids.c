@@ -71,29 +71,41 @@ static void code_source(const qv_source *source, qv_query *query) {
     *query = (qv_query){.per_scale = -code.scale, .floor = -INFINITY, .offset = QV_MIDPOINT * code.sum};
 }
 
-static void score_offsets(const qv_codec *codec, const qv_source *source, float *keys) {
-    _Alignas(64) uint8_t buffer[sizeof(qv_query) + QV_MAX_DIM];
-    qv_query *query = (qv_query *)buffer;
-    code_source(source, query);
-    for (int first = 0; first < codec->n_offsets; first += TILE) {
-        int left = codec->n_offsets - first;
-        score_tile(codec, query, first, left < TILE ? left : TILE, keys + first);
-    }
-}
-
-int qv_nearest_centroid(const qv_codec *codec, const qv_source *source) {
-    float keys[QV_MAX_CENTROIDS], least = INFINITY;
-    int nearest = 0;
-    if (codec->n_offsets == 0) return 0;
-    score_offsets(codec, source, keys);
+static int nearest(const qv_codec *codec, const float *keys) {
+    float least = INFINITY;
+    int found = 0;
     for (int i = 0; i < codec->n_offsets; i++) {
         float half = keys[i] + qv_row_factors(codec->offset_codec, offset_row(codec, i)).norm2 / 2;
         if (half < least) {
             least = half;
-            nearest = i;
+            found = i;
         }
     }
-    return nearest;
+    return found;
+}
+
+/* All vectors are scored against a tile of centroids while that is in the cache. */
+void qv_locate(const qv_codec *codec, const float *x, int n, qv_located *located) {
+    _Alignas(64) uint8_t buffer[sizeof(qv_query) + QV_MAX_DIM];
+    float keys[QV_LOCATED_MAX][QV_MAX_CENTROIDS];
+    size_t size = sizeof(qv_query) + qv_round_up((size_t)codec->dim, QV_BLOCK);
+    for (int i = 0; i < n; i++) {
+        located[i] = (qv_located){.norm2 = qv_norm2(x + (size_t)i * (size_t)codec->dim, codec->dim)};
+        if (codec->n_offsets == 0) continue;
+        qv_source source = qv_source_of(codec, x + (size_t)i * (size_t)codec->dim, qv_unit_of(codec, located[i].norm2));
+        code_source(&source, (qv_query *)(buffer + (size_t)i * size));
+    }
+    for (int first = 0; first < codec->n_offsets; first += TILE) {
+        int count = codec->n_offsets - first < TILE ? codec->n_offsets - first : TILE;
+        for (int i = 0; i < n; i++)
+            score_tile(codec, (const qv_query *)(buffer + (size_t)i * size), first, count, keys[i] + first);
+    }
+    for (int i = 0; i < n && codec->n_offsets > 0; i++) located[i].center = nearest(codec, keys[i]);
+}
+
+int qv_located_at_once(const qv_codec *codec) {
+    size_t most = (sizeof(qv_query) + QV_MAX_DIM) / (sizeof(qv_query) + qv_round_up((size_t)codec->dim, QV_BLOCK));
+    return most < QV_LOCATED_MAX ? (int)most : QV_LOCATED_MAX;
 }
 
 static qv_query *offset_query(const qv_codec *codec, const qv_query *query) {

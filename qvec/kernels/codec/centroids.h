@@ -39,8 +39,18 @@ qv_source qv_source_of(const qv_codec *codec, const float *x, double unit);
 /* Make the source relative to the centroid `number`, if the codec has one of that number. */
 void qv_move_source(const qv_codec *codec, int number, qv_source *source);
 
-/* Number of the nearest centroid; 0 without centroids. */
-int qv_nearest_centroid(const qv_codec *codec, const qv_source *source);
+/* |x|^2 of a vector, and the number of its nearest centroid; 0 without centroids. */
+typedef struct {
+    double norm2;
+    int center;
+} qv_located;
+
+/* Vectors that qv_locate takes at once: as many as its buffer holds, one of QV_MAX_DIM dims at least. */
+#define QV_LOCATED_MAX 8
+int qv_located_at_once(const qv_codec *codec);
+
+/* Find the centroids of n vectors. */
+void qv_locate(const qv_codec *codec, const float *x, int n, qv_located *located);
 
 /* Initialize the table of a query, with no entry known; `source`: the query. */
 void qv_open_table(const qv_codec *codec, const qv_source *source, qv_query *query);

@@ -13,14 +13,26 @@
         [QV_BINARY] = hamming_score_##level,                                                                       \
     }
 
-static const qv_score_fn SCORES[QV_SIMD_LEVELS][QV_TERNARY + 1] =
-    QV_BY_LEVEL(KERNELS(scalar), KERNELS(avx2), KERNELS(avx512), KERNELS(neon));
+#if defined(__aarch64__) /* kernels that gain nothing from dot products of bytes */
+#define f32_score_neon_dot f32_score_neon
+#define f16_score_neon_dot f16_score_neon
+#define bf16_score_neon_dot bf16_score_neon
+#define hamming_score_neon_dot hamming_score_neon
+#define f32_score_neon_i8mm f32_score_neon
+#define f16_score_neon_i8mm f16_score_neon
+#define bf16_score_neon_i8mm bf16_score_neon
+#define hamming_score_neon_i8mm hamming_score_neon
+#define int4_score_neon_i8mm int4_score_neon_dot
+#define ternary_score_neon_i8mm ternary_score_neon_dot
+#define bit_score_neon_i8mm bit_score_neon_dot
+#endif
+
+static const qv_score_fn SCORES[QV_SIMD_LEVELS][QV_TERNARY + 1] = QV_BY_EACH_LEVEL(KERNELS);
 
 enum { BIT, BITS, MIXED }; /* RABITQ of 1 bit and of more, MIXED */
 #define BITPACK_KERNELS(level) {bit_score_##level, bitpack_score_##level, mixed_score_##level}
 
-static const qv_score_fn BITPACK_SCORES[QV_SIMD_LEVELS][3] =
-    QV_BY_LEVEL(BITPACK_KERNELS(scalar), BITPACK_KERNELS(avx2), BITPACK_KERNELS(avx512), BITPACK_KERNELS(neon));
+static const qv_score_fn BITPACK_SCORES[QV_SIMD_LEVELS][3] = QV_BY_EACH_LEVEL(BITPACK_KERNELS);
 
 static int data_size(const qv_codec *codec) {
     int dim = codec->dim;

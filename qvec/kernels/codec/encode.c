@@ -85,11 +85,30 @@ static void encode_binary(const qv_codec *codec, const float *x, uint8_t *row) {
     }
 }
 
+/* Kinds that code vectors around centroids: the centroids of several vectors are found at a time. */
+static void encode_located(const qv_codec *codec, const float *x, size_t n, uint8_t *rows) {
+    size_t most = (size_t)qv_located_at_once(codec), dim = (size_t)codec->dim, stride = (size_t)codec->stride;
+    for (size_t i = 0; i < n; i += most) {
+        size_t count = n - i < most ? n - i : most;
+        qv_located located[QV_LOCATED_MAX];
+        qv_locate(codec, x + i * dim, (int)count, located);
+        for (size_t j = i; j < i + count; j++) {
+            memset(rows + j * stride, 0, stride);
+            if (qv_is_bitpacked(codec)) qv_encode_bitpack(codec, x + j * dim, &located[j - i], rows + j * stride);
+            else qv_encode_packed(codec, x + j * dim, &located[j - i], rows + j * stride);
+        }
+    }
+}
+
 void qv_encode(const qv_codec *codec, const float *x, size_t n, uint8_t *rows) {
     static void (*const encoders[])(const qv_codec *, const float *, uint8_t *) = {
-        [QV_F32] = encode_f32,       [QV_F16] = encode_f16,           [QV_BF16] = encode_bf16,
-        [QV_INT8] = encode_dynamic,  [QV_INT4] = qv_encode_packed,    [QV_TERNARY] = qv_encode_packed,
-        [QV_BINARY] = encode_binary, [QV_RABITQ] = qv_encode_bitpack, [QV_MIXED] = qv_encode_bitpack};
+        [QV_F32] = encode_f32,      [QV_F16] = encode_f16,       [QV_BF16] = encode_bf16,
+        [QV_INT8] = encode_dynamic, [QV_BINARY] = encode_binary,
+    };
+    if (qv_is_bitpacked(codec) || qv_is_packed(codec->kind)) {
+        encode_located(codec, x, n, rows);
+        return;
+    }
     void (*encode)(const qv_codec *, const float *, uint8_t *) =
         codec->kind == QV_INT8 && qv_is_static(codec) ? encode_static : encoders[codec->kind];
     for (size_t i = 0; i < n; i++) {

@@ -141,9 +141,9 @@ static double put_codes(const qv_codec *codec, const qv_source *source, float st
 }
 
 /* A zero vector has scale 0; its codes have no meaning. */
-static void encode_own_scale(const qv_codec *codec, const float *x, double unit, uint8_t *row) {
+static void encode_own_scale(const qv_codec *codec, const float *x, double unit, int center, uint8_t *row) {
     qv_source source = qv_source_of(codec, x, unit);
-    qv_coded coded = {.center = qv_nearest_centroid(codec, &source)};
+    qv_coded coded = {.center = center};
     qv_move_source(codec, coded.center, &source);
     coded.norm2 = qv_source_norm2(&source);
     if (sqrt(coded.norm2) >= QV_TINY_NORM) {
@@ -159,10 +159,10 @@ static void encode_own_scale(const qv_codec *codec, const float *x, double unit,
     qv_put_factors(codec, row, (float)coded.scale, coded.norm2);
 }
 
-void qv_encode_packed(const qv_codec *codec, const float *x, uint8_t *row) {
-    double norm2 = qv_norm2(x, codec->dim), unit = qv_unit_of(codec, norm2);
+void qv_encode_packed(const qv_codec *codec, const float *x, const qv_located *located, uint8_t *row) {
+    double norm2 = located->norm2, unit = qv_unit_of(codec, norm2);
     if (!qv_is_static(codec)) {
-        encode_own_scale(codec, x, unit, row);
+        encode_own_scale(codec, x, unit, located->center, row);
         return;
     }
     put_static(codec, x, unit, row);

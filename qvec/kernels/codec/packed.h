@@ -6,7 +6,7 @@
 #ifndef QV_PACKED_H
 #define QV_PACKED_H
 
-#include "codec/rows.h"
+#include "codec/centroids.h"
 
 /* A code c in 0..top stands for k = table[c] - middle steps. */
 typedef struct {
@@ -81,7 +81,7 @@ static inline void qv_spread(const qv_codec *codec, int8_t *q) {
     }
 }
 
-void qv_encode_packed(const qv_codec *codec, const float *x, uint8_t *row);
+void qv_encode_packed(const qv_codec *codec, const float *x, const qv_located *located, uint8_t *row);
 void qv_decode_packed(const qv_codec *codec, const uint8_t *row, float *x);
 
 #endif

@@ -194,22 +194,31 @@ QV_INLINE uint8x16_t bitpack_load_neon(const uint8_t *data, int width, int quart
 }
 
 /* Codes of 8 bits become signed by subtracting 64 twice from their top bit. */
-QV_INLINE void bitpack_step_neon(int32x4_t *sums, const uint8_t *const *rows, int at, const int8_t *q, int width) {
-    for (int quarter = 0; quarter < 4; quarter++) {
-        int8x16_t signed_codes = vld1q_s8(q + 16 * quarter);
-        for (int r = 0; r < QV_GROUP; r++) {
-            if (width < 8) {
-                uint8x16_t codes = bitpack_load_neon(rows[r] + at, width, quarter);
-                sums[r] = int8_step_neon(sums[r], vreinterpretq_s8_u8(codes), signed_codes);
-                continue;
-            }
-            uint8x16_t codes = vld1q_u8(rows[r] + at + 16 * quarter);
-            int8x16_t top = vreinterpretq_s8_u8(vandq_u8(vshrq_n_u8(codes, 1), vdupq_n_u8(64)));
-            sums[r] = int8_step_neon(sums[r], vreinterpretq_s8_u8(vandq_u8(codes, vdupq_n_u8(127))), signed_codes);
-            sums[r] = int8_step_neon(int8_step_neon(sums[r], top, signed_codes), top, signed_codes);
-        }
-    }
-}
+#define QV_BYTE_STEP_SIGNED(level, sum, codes, q)                                           \
+    int8x16_t top = vreinterpretq_s8_u8(vandq_u8(vshrq_n_u8(codes, 1), vdupq_n_u8(64)));    \
+    sum = int8_step_##level(sum, vreinterpretq_s8_u8(vandq_u8(codes, vdupq_n_u8(127))), q); \
+    sum = int8_step_##level(int8_step_##level(sum, top, q), top, q);
+#define QV_BYTE_STEP_neon(sum, codes, q) QV_BYTE_STEP_SIGNED(neon, sum, codes, q)
+#define QV_BYTE_STEP_neon_dot(sum, codes, q) QV_BYTE_STEP_SIGNED(neon_dot, sum, codes, q)
+#define QV_BYTE_STEP_neon_i8mm(sum, codes, q) sum = int8_wide_step_neon_i8mm(sum, codes, q);
+
+#define QV_DEFINE_BITPACK_NEON(level, narrow, target)                                                                \
+    target QV_INLINE void bitpack_step_##level(int32x4_t *sums, const uint8_t *const *rows, int at, const int8_t *q, \
+                                               int width) {                                                          \
+        for (int quarter = 0; quarter < 4; quarter++) {                                                              \
+            int8x16_t signed_codes = vld1q_s8(q + 16 * quarter);                                                     \
+            for (int r = 0; r < QV_GROUP; r++) {                                                                     \
+                if (width < 8) {                                                                                     \
+                    uint8x16_t codes = bitpack_load_neon(rows[r] + at, width, quarter);                              \
+                    sums[r] = int8_step_##narrow(sums[r], vreinterpretq_s8_u8(codes), signed_codes);                 \
+                } else {                                                                                             \
+                    uint8x16_t codes = vld1q_u8(rows[r] + at + 16 * quarter);                                        \
+                    QV_BYTE_STEP_##level(sums[r], codes, signed_codes)                                               \
+                }                                                                                                    \
+            }                                                                                                        \
+        }                                                                                                            \
+    }                                                                                                                \
+    QV_DEFINE_BITPACK(level, target, int32x4_t, vdupq_n_s32(0), bitpack_step_##level, bitpack_finish_neon)
 
 QV_INLINE void bitpack_finish_neon(const int32x4_t *sums, int32_t *out) {
     for (int r = 0; r < QV_GROUP; r++) out[r] = vaddvq_s32(sums[r]);
@@ -217,7 +226,13 @@ QV_INLINE void bitpack_finish_neon(const int32x4_t *sums, int32_t *out) {
 
 #define QV_BITPACK_LOOP_neon(w) QV_BITPACK_LOOP(neon, w)
 #define QV_BITPACK_STEP_neon(w) QV_BITPACK_STEP(bitpack_step_neon, w)
-QV_DEFINE_BITPACK(neon, , int32x4_t, vdupq_n_s32(0), bitpack_step_neon, bitpack_finish_neon)
+QV_DEFINE_BITPACK_NEON(neon, neon, )
+#define QV_BITPACK_LOOP_neon_dot(w) QV_BITPACK_LOOP(neon_dot, w)
+#define QV_BITPACK_STEP_neon_dot(w) QV_BITPACK_STEP(bitpack_step_neon_dot, w)
+QV_DEFINE_BITPACK_NEON(neon_dot, neon_dot, QV_TARGET_DOT)
+#define QV_BITPACK_LOOP_neon_i8mm(w) QV_BITPACK_LOOP(neon_i8mm, w)
+#define QV_BITPACK_STEP_neon_i8mm(w) QV_BITPACK_STEP(bitpack_step_neon_i8mm, w)
+QV_DEFINE_BITPACK_NEON(neon_i8mm, neon_dot, QV_TARGET_I8MM)
 #endif
 
 #endif

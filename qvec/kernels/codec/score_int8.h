@@ -90,13 +90,22 @@ QV_TARGET_AVX512 static inline void int8_dots_avx512(const qv_codec *codec, cons
 QV_DEFINE_SCORE(int8_score_avx512, QV_TARGET_AVX512, int32_t, int8_dots_avx512, int8_keys)
 
 #elif defined(__aarch64__)
+/* sum + the products of 16 s8 values, by fours. Assembly, because intrinsics of clang below 16 depend on the options
+ * of the whole file. */
 QV_INLINE int32x4_t int8_step_neon(int32x4_t sum, int8x16_t data, int8x16_t q) {
-#if defined(__ARM_FEATURE_DOTPROD)
-    return vdotq_s32(sum, data, q);
-#else
     sum = vpadalq_s16(sum, vmull_s8(vget_low_s8(data), vget_low_s8(q)));
     return vpadalq_s16(sum, vmull_high_s8(data, q));
-#endif
+}
+
+QV_TARGET_DOT QV_INLINE int32x4_t int8_step_neon_dot(int32x4_t sum, int8x16_t data, int8x16_t q) {
+    __asm__("sdot %0.4s, %1.16b, %2.16b" : "+w"(sum) : "w"(data), "w"(q));
+    return sum;
+}
+
+/* The same of u8 data. */
+QV_TARGET_I8MM QV_INLINE int32x4_t int8_wide_step_neon_i8mm(int32x4_t sum, uint8x16_t data, int8x16_t q) {
+    __asm__("usdot %0.4s, %1.16b, %2.16b" : "+w"(sum) : "w"(data), "w"(q));
+    return sum;
 }
 
 /* The data's sign bit is flipped to make it signed, which subtracts the midpoint; the offset puts it back. */
@@ -115,7 +124,42 @@ static inline void int8_dots_neon(const qv_codec *codec, const qv_query *query, 
     for (int r = 0; r < QV_GROUP; r++) out[r] = vaddvq_s32(sums[r]) + query->offset;
 }
 
+/* 64 bytes at a time, which one instruction loads. */
+QV_TARGET_DOT static inline void int8_dots_neon_dot(const qv_codec *codec, const qv_query *query,
+                                                    const uint8_t *const *rows, int32_t *out) {
+    const int8_t *q = qv_payload(query);
+    const uint8x16_t midpoint = vdupq_n_u8(QV_MIDPOINT);
+    int32x4_t sums[QV_GROUP] = {vdupq_n_s32(0), vdupq_n_s32(0), vdupq_n_s32(0), vdupq_n_s32(0)};
+    for (int i = 0; i < codec->data_size; i += 64) {
+        int8x16x4_t signed_codes = vld1q_s8_x4(q + i);
+        for (int r = 0; r < QV_GROUP; r++) {
+            uint8x16x4_t data = vld1q_u8_x4(rows[r] + i);
+            for (int j = 0; j < 4; j++) {
+                int8x16_t own = vreinterpretq_s8_u8(veorq_u8(data.val[j], midpoint));
+                sums[r] = int8_step_neon_dot(sums[r], own, signed_codes.val[j]);
+            }
+        }
+    }
+    for (int r = 0; r < QV_GROUP; r++) out[r] = vaddvq_s32(sums[r]) + query->offset;
+}
+
+QV_TARGET_I8MM static inline void int8_dots_neon_i8mm(const qv_codec *codec, const qv_query *query,
+                                                      const uint8_t *const *rows, int32_t *out) {
+    const int8_t *q = qv_payload(query);
+    int32x4_t sums[QV_GROUP] = {vdupq_n_s32(0), vdupq_n_s32(0), vdupq_n_s32(0), vdupq_n_s32(0)};
+    for (int i = 0; i < codec->data_size; i += 64) {
+        int8x16x4_t signed_codes = vld1q_s8_x4(q + i);
+        for (int r = 0; r < QV_GROUP; r++) {
+            uint8x16x4_t data = vld1q_u8_x4(rows[r] + i);
+            for (int j = 0; j < 4; j++) sums[r] = int8_wide_step_neon_i8mm(sums[r], data.val[j], signed_codes.val[j]);
+        }
+    }
+    for (int r = 0; r < QV_GROUP; r++) out[r] = vaddvq_s32(sums[r]);
+}
+
 QV_DEFINE_SCORE(int8_score_neon, , int32_t, int8_dots_neon, int8_keys)
+QV_DEFINE_SCORE(int8_score_neon_dot, QV_TARGET_DOT, int32_t, int8_dots_neon_dot, int8_keys)
+QV_DEFINE_SCORE(int8_score_neon_i8mm, QV_TARGET_I8MM, int32_t, int8_dots_neon_i8mm, int8_keys)
 #endif
 
 #endif

@@ -157,30 +157,35 @@ QV_TARGET_AVX512 QV_INLINE void packed_sums_avx512(const qv_codec *codec, const 
 QV_DEFINE_PACKED(avx512, QV_TARGET_AVX512)
 
 #elif defined(__aarch64__)
-QV_INLINE void packed_sums_neon(const qv_codec *codec, const qv_query *query, const uint8_t *const *rows, int planes,
-                                int32_t *out) {
-    const int bits = 8 / planes;
-    const int8_t *q = qv_payload(query);
-    const uint8x16_t low = vdupq_n_u8((uint8_t)((1 << bits) - 1));
-    const int8x16_t right = vdupq_n_s8((int8_t)-bits);
-    const uint8x16_t table = planes == 2 ? vld1q_u8(qv_levels_of(codec)->table) : vdupq_n_u8(0);
-    int32x4_t sums[QV_GROUP] = {vdupq_n_s32(0), vdupq_n_s32(0), vdupq_n_s32(0), vdupq_n_s32(0)};
-    for (int i = 0; i < codec->data_size; i += 16) {
-        const int8_t *planes_at = q + i / QV_BLOCK * QV_BLOCK * planes + i % QV_BLOCK;
-        for (int r = 0; r < QV_GROUP; r++) {
-            uint8x16_t data = vld1q_u8(rows[r] + i);
-            for (int p = 0; p < planes; p++) {
-                uint8x16_t values = vandq_u8(data, low);
-                if (planes == 2) values = vqtbl1q_u8(table, values);
-                sums[r] = int8_step_neon(sums[r], vreinterpretq_s8_u8(values), vld1q_s8(planes_at + p * QV_BLOCK));
-                data = vshlq_u8(data, right);
-            }
-        }
+#define QV_DEFINE_PACKED_SUMS_NEON(level, target)                                                                    \
+    target QV_INLINE void packed_sums_##level(const qv_codec *codec, const qv_query *query,                          \
+                                              const uint8_t *const *rows, int planes, int32_t *out) {                \
+        const int bits = 8 / planes;                                                                                 \
+        const int8_t *q = qv_payload(query);                                                                         \
+        const uint8x16_t low = vdupq_n_u8((uint8_t)((1 << bits) - 1));                                               \
+        const int8x16_t right = vdupq_n_s8((int8_t)-bits);                                                           \
+        const uint8x16_t table = planes == 2 ? vld1q_u8(qv_levels_of(codec)->table) : vdupq_n_u8(0);                 \
+        int32x4_t sums[QV_GROUP] = {vdupq_n_s32(0), vdupq_n_s32(0), vdupq_n_s32(0), vdupq_n_s32(0)};                 \
+        for (int i = 0; i < codec->data_size; i += 16) {                                                             \
+            const int8_t *planes_at = q + i / QV_BLOCK * QV_BLOCK * planes + i % QV_BLOCK;                           \
+            for (int r = 0; r < QV_GROUP; r++) {                                                                     \
+                uint8x16_t data = vld1q_u8(rows[r] + i);                                                             \
+                for (int p = 0; p < planes; p++) {                                                                   \
+                    uint8x16_t values = vandq_u8(data, low);                                                         \
+                    if (planes == 2) values = vqtbl1q_u8(table, values);                                             \
+                    sums[r] =                                                                                        \
+                        int8_step_##level(sums[r], vreinterpretq_s8_u8(values), vld1q_s8(planes_at + p * QV_BLOCK)); \
+                    data = vshlq_u8(data, right);                                                                    \
+                }                                                                                                    \
+            }                                                                                                        \
+        }                                                                                                            \
+        for (int r = 0; r < QV_GROUP; r++) out[r] = vaddvq_s32(sums[r]);                                             \
     }
-    for (int r = 0; r < QV_GROUP; r++) out[r] = vaddvq_s32(sums[r]);
-}
 
+QV_DEFINE_PACKED_SUMS_NEON(neon, )
 QV_DEFINE_PACKED(neon, )
+QV_DEFINE_PACKED_SUMS_NEON(neon_dot, QV_TARGET_DOT)
+QV_DEFINE_PACKED(neon_dot, QV_TARGET_DOT)
 #endif
 
 #endif

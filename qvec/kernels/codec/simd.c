@@ -10,7 +10,7 @@
 #include <sys/auxv.h>
 #endif
 
-const char *const qv_simd_names[QV_SIMD_LEVELS] = {"scalar", "avx2", "avx512", "neon"};
+const char *const qv_simd_names[QV_SIMD_LEVELS] = {"scalar", "avx2", "avx512", "neon", "neon_dot", "neon_i8mm"};
 
 static int supported[QV_SIMD_LEVELS];
 static int crc32c;
@@ -19,7 +19,7 @@ int qv_simd_compiled(int level) {
 #if defined(__x86_64__)
     return level >= QV_SCALAR && level <= QV_AVX512;
 #elif defined(__aarch64__)
-    return level == QV_SCALAR || level == QV_NEON;
+    return level == QV_SCALAR || level >= QV_NEON;
 #else
     return level == QV_SCALAR;
 #endif
@@ -56,18 +56,48 @@ static int machine_has(int level) {
            __builtin_cpu_supports("avx512vpopcntdq");
 }
 
-static int machine_has_crc32c(void) { return __builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("pclmul"); }
+static int machine_has_crc32c(void) {
+    return __builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("pclmul") ? 2 : 0;
+}
 #elif defined(__aarch64__)
-static int machine_has(int level) { return level == QV_SCALAR || level == QV_NEON; }
+/* What the system says (Linux: arch/arm64/include/uapi/asm/hwcap.h), or else what the compiler may assume. */
+enum { HAS_PMULL = 1, HAS_CRC32 = 2, HAS_DOT = 4, HAS_I8MM = 8 };
+
+static int machine_features(void) {
+    int found = 0;
+#if defined(__linux__)
+    unsigned long first = getauxval(AT_HWCAP), second = getauxval(AT_HWCAP2);
+    if (first & (1UL << 4)) found |= HAS_PMULL;
+    if (first & (1UL << 7)) found |= HAS_CRC32;
+    if (first & (1UL << 20)) found |= HAS_DOT; /* HWCAP_ASIMDDP */
+    if (second & (1UL << 13)) found |= HAS_I8MM;
+#else
+#if defined(__ARM_FEATURE_AES) || defined(__ARM_FEATURE_CRYPTO)
+    found |= HAS_PMULL;
+#endif
+#if defined(__ARM_FEATURE_CRC32)
+    found |= HAS_CRC32;
+#endif
+#if defined(__ARM_FEATURE_DOTPROD)
+    found |= HAS_DOT;
+#endif
+#if defined(__ARM_FEATURE_MATMUL_INT8)
+    found |= HAS_I8MM;
+#endif
+#endif
+    return found;
+}
+
+static int machine_has(int level) {
+    int found = machine_features();
+    if (level == QV_NEON_DOT) return (found & HAS_DOT) != 0;
+    if (level == QV_NEON_I8MM) return (found & HAS_DOT) && (found & HAS_I8MM);
+    return level == QV_SCALAR || level == QV_NEON;
+}
 
 static int machine_has_crc32c(void) {
-#if defined(__ARM_FEATURE_CRC32)
-    return 1;
-#elif defined(__linux__)
-    return (getauxval(AT_HWCAP) & (1UL << 7)) != 0; /* HWCAP_CRC32 */
-#else
-    return 0;
-#endif
+    int found = machine_features();
+    return found & HAS_CRC32 ? 1 + (found & HAS_PMULL) : 0;
 }
 #else
 static int machine_has(int level) { return level == QV_SCALAR; }
@@ -81,7 +111,7 @@ __attribute__((constructor)) static void detect(void) {
 #endif
     int cap = level_cap();
     for (int level = 0; level < QV_SIMD_LEVELS; level++) supported[level] = level <= cap && machine_has(level);
-    crc32c = cap > QV_SCALAR && machine_has_crc32c();
+    crc32c = cap > QV_SCALAR ? machine_has_crc32c() : 0;
 }
 
 int qv_simd_supported(int level) { return level >= 0 && level < QV_SIMD_LEVELS && supported[level]; }

@@ -9,8 +9,9 @@
 #error "rows are stored little-endian and read in place"
 #endif
 
-typedef enum { QV_SCALAR = 0, QV_AVX2 = 1, QV_AVX512 = 2, QV_NEON = 3 } qv_simd;
-#define QV_SIMD_LEVELS 4
+/* NEON_DOT has the dot products of s8 (FEAT_DotProd), NEON_I8MM those of u8 and s8 as well (FEAT_I8MM). */
+typedef enum { QV_SCALAR = 0, QV_AVX2 = 1, QV_AVX512 = 2, QV_NEON = 3, QV_NEON_DOT = 4, QV_NEON_I8MM = 5 } qv_simd;
+#define QV_SIMD_LEVELS 6
 #define QV_INLINE static inline __attribute__((always_inline))
 
 /* Defines `linkage type name params`, which gives the same bits on every machine, from an inline function `body` of
@@ -37,15 +38,37 @@ typedef enum { QV_SCALAR = 0, QV_AVX2 = 1, QV_AVX512 = 2, QV_NEON = 3 } qv_simd;
 #endif
 #elif defined(__aarch64__)
 #include <arm_neon.h>
+/* Functions of these levels. GCC names an architecture, which must have all that the rest is compiled for. */
+#if defined(__ARM_FEATURE_DOTPROD)
+#define QV_TARGET_DOT
+#elif defined(__clang__)
+#define QV_TARGET_DOT __attribute__((target("dotprod")))
+#else
+#define QV_TARGET_DOT __attribute__((target("arch=armv8.2-a+crypto+dotprod")))
+#endif
+#if defined(__ARM_FEATURE_MATMUL_INT8)
+#define QV_TARGET_I8MM
+#elif defined(__clang__)
+#define QV_TARGET_I8MM __attribute__((target("dotprod,i8mm")))
+#elif defined(__ARM_FEATURE_DOTPROD)
+#define QV_TARGET_I8MM __attribute__((target("+i8mm")))
+#else
+#define QV_TARGET_I8MM __attribute__((target("arch=armv8.2-a+crypto+dotprod+i8mm")))
+#endif
 #endif
 
 /* Initializer of a table by level. The levels of other architectures are left out. */
 #if defined(__x86_64__)
 #define QV_BY_LEVEL(scalar, avx2, avx512, neon) {[QV_SCALAR] = scalar, [QV_AVX2] = avx2, [QV_AVX512] = avx512}
+#define QV_BY_EACH_LEVEL(of) {[QV_SCALAR] = of(scalar), [QV_AVX2] = of(avx2), [QV_AVX512] = of(avx512)}
 #elif defined(__aarch64__)
-#define QV_BY_LEVEL(scalar, avx2, avx512, neon) {[QV_SCALAR] = scalar, [QV_NEON] = neon}
+#define QV_BY_LEVEL(scalar, avx2, avx512, neon) \
+    {[QV_SCALAR] = scalar, [QV_NEON] = neon, [QV_NEON_DOT] = neon, [QV_NEON_I8MM] = neon}
+#define QV_BY_EACH_LEVEL(of) \
+    {[QV_SCALAR] = of(scalar), [QV_NEON] = of(neon), [QV_NEON_DOT] = of(neon_dot), [QV_NEON_I8MM] = of(neon_i8mm)}
 #else
 #define QV_BY_LEVEL(scalar, avx2, avx512, neon) {[QV_SCALAR] = scalar}
+#define QV_BY_EACH_LEVEL(of) {[QV_SCALAR] = of(scalar)}
 #endif
 
 /* Names by level, as QVEC_SIMD spells them. */
@@ -60,7 +83,7 @@ int qv_simd_supported(int level);
 /* Whether this build contains kernels of the level, on any machine. */
 int qv_simd_compiled(int level);
 
-/* Whether the processor's CRC32C instructions may be used (and, on x86, its carry-less product). */
+/* Which instructions may be used for CRC32C: 0: none, 1: the processor's own, 2: its carry-less product too. */
 int qv_simd_crc32c(void);
 
 /* One cache line towards L2: rows fetched for a whole hop overflow the few L1 miss buffers.

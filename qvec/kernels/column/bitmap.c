@@ -38,9 +38,25 @@ QV_TARGET_AVX512 static uint64_t word_avx512(const uint64_t *values, uint64_t lo
     }
     return word;
 }
+#elif defined(__aarch64__)
+static uint64_t word_neon(const uint64_t *values, uint64_t low, uint64_t span) {
+    static const uint16_t BITS[8] = {1, 2, 4, 8, 16, 32, 64, 128};
+    const uint64x2_t lows = vdupq_n_u64(low), spans = vdupq_n_u64(span);
+    const uint16x8_t bits = vld1q_u16(BITS);
+    uint64_t word = 0;
+    for (int i = 0; i < QV_WORD_ROWS; i += 8) {
+        uint32x4_t in[4];
+        for (int j = 0; j < 4; j++)
+            in[j] = vreinterpretq_u32_u64(vcleq_u64(vsubq_u64(vld1q_u64(values + i + 2 * j), lows), spans));
+        uint16x8_t first = vreinterpretq_u16_u32(vuzp1q_u32(in[0], in[1]));
+        uint16x8_t second = vreinterpretq_u16_u32(vuzp1q_u32(in[2], in[3]));
+        word |= (uint64_t)vaddvq_u16(vandq_u16(vuzp1q_u16(first, second), bits)) << i;
+    }
+    return word;
+}
 #endif
 
-static const word_fn WORDS[QV_SIMD_LEVELS] = QV_BY_LEVEL(word_scalar, word_avx2, word_avx512, word_scalar);
+static const word_fn WORDS[QV_SIMD_LEVELS] = QV_BY_LEVEL(word_scalar, word_avx2, word_avx512, word_neon);
 
 /* Find the last range that begins at or below the value, by binary search; whether it contains the value. */
 static uint64_t is_within(uint64_t value, const uint64_t *bounds, uint32_t n_ranges) {

@@ -38,18 +38,46 @@ static uint32_t crc_tables(uint32_t crc, const uint8_t *p, size_t n) {
 #define QV_TARGET_CRC __attribute__((target("sse4.2,crc32,pclmul")))
 #define HAVE_CRC_INSTRUCTIONS 1
 
+QV_TARGET_CRC static inline uint64_t crc_word(uint64_t crc, uint64_t word) { return _mm_crc32_u64(crc, word); }
+
+QV_TARGET_CRC static inline uint64_t crc_byte(uint64_t crc, uint8_t byte) { return _mm_crc32_u8((uint32_t)crc, byte); }
+
+QV_TARGET_CRC static inline uint64_t carryless(uint32_t a, uint32_t b) {
+    return (uint64_t)_mm_cvtsi128_si64(_mm_clmulepi64_si128(_mm_cvtsi32_si128((int)a), _mm_cvtsi32_si128((int)b), 0));
+}
+#elif defined(__aarch64__)
+#define QV_TARGET_CRC
+#define HAVE_CRC_INSTRUCTIONS 1
+
+/* Assembly, because compilers disagree on how a function asks for the extension. */
+static inline uint64_t crc_word(uint64_t crc, uint64_t word) {
+    __asm__(".arch_extension crc\n\tcrc32cx %w0, %w0, %x1" : "+r"(crc) : "r"(word));
+    return crc;
+}
+
+static inline uint64_t crc_byte(uint64_t crc, uint8_t byte) {
+    __asm__(".arch_extension crc\n\tcrc32cb %w0, %w0, %w1" : "+r"(crc) : "r"(byte));
+    return crc;
+}
+
+static inline uint64_t carryless(uint32_t a, uint32_t b) {
+    uint64x2_t product;
+    __asm__(".arch_extension crypto\n\tpmull %0.1q, %1.1d, %2.1d"
+            : "=w"(product)
+            : "w"(vcreate_u64(a)), "w"(vcreate_u64(b)));
+    return vgetq_lane_u64(product, 0);
+}
+#endif
+
+#if HAVE_CRC_INSTRUCTIONS
 QV_TARGET_CRC static uint32_t crc_stream(uint32_t crc, const uint8_t *p, size_t n) {
     uint64_t state = crc, word;
     for (; n >= 8; p += 8, n -= 8) {
         memcpy(&word, p, sizeof word);
-        state = _mm_crc32_u64(state, word);
+        state = crc_word(state, word);
     }
-    for (; n > 0; p++, n--) state = _mm_crc32_u8((uint32_t)state, *p);
+    for (; n > 0; p++, n--) state = crc_byte(state, *p);
     return (uint32_t)state;
-}
-
-QV_TARGET_CRC static uint64_t carryless(uint32_t a, uint32_t b) {
-    return (uint64_t)_mm_cvtsi128_si64(_mm_clmulepi64_si128(_mm_cvtsi32_si128((int)a), _mm_cvtsi32_si128((int)b), 0));
 }
 
 /* The instruction has a latency of three cycles: three streams of `length` bytes, a multiple of 64, keep it busy.
@@ -65,47 +93,26 @@ QV_TARGET_CRC static uint32_t crc_three(uint32_t crc, const uint8_t *p, size_t l
         memcpy(&word[0], p + i, 8);
         memcpy(&word[1], p + length + i, 8);
         memcpy(&word[2], p + 2 * length + i, 8);
-        a = _mm_crc32_u64(a, word[0]);
-        b = _mm_crc32_u64(b, word[1]);
-        c = _mm_crc32_u64(c, word[2]);
+        a = crc_word(a, word[0]);
+        b = crc_word(b, word[1]);
+        c = crc_word(c, word[2]);
     }
     uint64_t joined = carryless((uint32_t)a, past_two) ^ carryless((uint32_t)b, past_one);
-    return (uint32_t)(_mm_crc32_u64(0, joined) ^ c);
+    return (uint32_t)(crc_word(0, joined) ^ c);
 }
 
-static uint32_t crc_instructions(uint32_t crc, const uint8_t *p, size_t n) {
+static uint32_t crc_instructions(uint32_t crc, const uint8_t *p, size_t n, int streams) {
+    if (streams == 1) return crc_stream(crc, p, n);
     for (; n >= 3 * 4096; p += 3 * 4096, n -= 3 * 4096) crc = crc_three(crc, p, 4096, 0x82F89C77u, 0x54A86326u);
     for (; n >= 3 * 256; p += 3 * 256, n -= 3 * 256) crc = crc_three(crc, p, 256, 0xB9E02B86u, 0xDD7E3B0Cu);
     return crc_stream(crc, p, n);
-}
-#elif defined(__aarch64__)
-#define HAVE_CRC_INSTRUCTIONS 1
-
-/* Assembly, because compilers disagree on how a function asks for the extension. */
-static inline uint32_t crc_word(uint32_t crc, uint64_t word) {
-    __asm__(".arch_extension crc\n\tcrc32cx %w0, %w0, %x1" : "+r"(crc) : "r"(word));
-    return crc;
-}
-
-static inline uint32_t crc_byte(uint32_t crc, uint8_t byte) {
-    __asm__(".arch_extension crc\n\tcrc32cb %w0, %w0, %w1" : "+r"(crc) : "r"(byte));
-    return crc;
-}
-
-static uint32_t crc_instructions(uint32_t crc, const uint8_t *p, size_t n) {
-    uint64_t word;
-    for (; n >= 8; p += 8, n -= 8) {
-        memcpy(&word, p, sizeof word);
-        crc = crc_word(crc, word);
-    }
-    for (; n > 0; p++, n--) crc = crc_byte(crc, *p);
-    return crc;
 }
 #endif
 
 uint32_t qv_crc32c(uint32_t crc, const void *data, size_t n) {
 #if HAVE_CRC_INSTRUCTIONS
-    if (qv_simd_crc32c()) return ~crc_instructions(~crc, data, n);
+    int instructions = qv_simd_crc32c();
+    if (instructions) return ~crc_instructions(~crc, data, n, instructions == 2 ? 3 : 1);
 #endif
     return ~crc_tables(~crc, data, n);
 }

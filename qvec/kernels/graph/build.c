@@ -70,8 +70,20 @@ static int score_batch(const qv_graph *graph, uint32_t row, const uint32_t *batc
     return QV_OK;
 }
 
+/* A row of the pool with an equal code; QV_NO_ROW: none. */
+static uint32_t equal_of(const qv_graph *graph, const uint8_t *code, const qv_duplicates *duplicates,
+                         const qv_pool *pool) {
+    for (int i = 0; i < pool->size; i++) {
+        if (!qv_is_duplicate(duplicates, qv_candidate_key(pool->slots[i]))) continue;
+        uint32_t row = qv_candidate_row(pool->slots[i]);
+        const uint8_t *other = qv_row(graph->codes, row);
+        if (other && !qv_is_set(graph->deleted, row) && qv_equal_codes(graph->codec, code, other)) return row;
+    }
+    return QV_NO_ROW;
+}
+
 int qv_link_out(const qv_graph *graph, uint32_t row, const uint32_t *batch, uint32_t n_batch, int ef, qv_scratch *s,
-                qv_link *links) {
+                qv_link *links, uint32_t *equal) {
     qv_edge edges[QV_PRUNE_MAX];
     const uint8_t *code = qv_row(graph->codes, row);
     uint32_t *list = (uint32_t *)qv_row(graph->adjacency, row);
@@ -82,12 +94,14 @@ int qv_link_out(const qv_graph *graph, uint32_t row, const uint32_t *batch, uint
     int status = qv_walk(graph, query, ef, s);
     if (!status) status = score_batch(graph, row, batch, n_batch, query, s);
     if (status) return status;
+    qv_duplicates duplicates = qv_duplicates_of(graph->codec, query, code);
+    *equal = graph->distinct ? equal_of(graph, code, &duplicates, &s->pool) : QV_NO_ROW;
+    if (*equal != QV_NO_ROW) return 0;
     int n = 0;
     for (int i = 0; i < s->pool.size && n < QV_PRUNE_MAX; i++) {
         uint32_t found = qv_candidate_row(s->pool.slots[i]);
         if (!qv_is_set(graph->deleted, found)) edges[n++] = (qv_edge){found, qv_candidate_key(s->pool.slots[i])};
     }
-    qv_duplicates duplicates = qv_duplicates_of(graph->codec, query, code);
     n = qv_prune(graph, edges, n, (int)graph->degree, &duplicates, s);
     if (n < 0) return n;
     qv_write_list(list, graph->degree, edges, n);
@@ -223,15 +237,17 @@ int qv_link_tree(const qv_graph *graph, uint32_t row, uint32_t fallback, const u
 int qv_link_duplicate(const qv_graph *graph, uint32_t row, uint32_t first) {
     uint32_t *own = (uint32_t *)qv_row_mut(graph->adjacency, row), used = 0, n_hung = 0;
     const uint32_t *above = (const uint32_t *)qv_row(graph->adjacency, first);
-    if (!own || !above) return QV_DAMAGED;
+    const uint8_t *code = qv_row(graph->codes, row);
+    if (!own || !above || !code) return QV_DAMAGED;
     uint32_t hung[QV_DEGREE_MAX], size = qv_list_size(above, graph->degree);
     qv_note_change(graph, row);
     memset(own, 0xFF, graph->degree * sizeof *own);
     own[used++] = first;
     for (uint32_t i = 0; i < size; i++) {
         uint32_t other = above[i] & QV_ROW_MASK;
-        if (other >= graph->n) return QV_DAMAGED;
-        if (qv_is_set(graph->repeats, other)) {
+        const uint8_t *other_code = other < graph->n ? qv_row(graph->codes, other) : NULL;
+        if (!other_code) return QV_DAMAGED;
+        if (qv_equal_codes(graph->codec, code, other_code)) {
             if (above[i] & QV_TREE) hung[n_hung++] = other;
         } else if (used < graph->degree - graph->degree / QV_SLACK) {
             own[used++] = other;

@@ -23,6 +23,7 @@ typedef struct {
     const uint64_t *deleted;  /* bitmap of rows that get no new edges, or NULL */
     const uint64_t *removing; /* bitmap of rows that a repair takes out, or NULL */
     const uint64_t *repeats;  /* bitmap of rows that walks skip, because other rows have equal codes; or NULL */
+    int distinct;             /* whether walks skip rows with the code of another row in the pool */
     uint8_t *changed;         /* [n] set to 1 for rows whose list changes, or NULL */
 } qv_graph;
 
@@ -32,6 +33,16 @@ static inline void qv_fetch_lists(qv_column *adjacency, const qv_pool *pool) {
         const uint8_t *list = qv_row(adjacency, qv_candidate_row(pool->slots[i]));
         if (list) qv_prefetch_row(list, adjacency->stride);
     }
+}
+
+/* Whether two codes are equal. Under cosine, the data say the direction; a scale differs in its last bits with the length
+ * of the vector. */
+static inline size_t qv_compared_bytes(const qv_codec *codec) {
+    return (size_t)codec->data_size + (codec->metric == QV_COSINE || !codec->has_factors ? 0 : sizeof(qv_factors));
+}
+
+static inline int qv_equal_codes(const qv_codec *codec, const uint8_t *a, const uint8_t *b) {
+    return memcmp(a, b, qv_compared_bytes(codec)) == 0;
 }
 
 /* Best-first search with a pool of ef candidates; the pool then contains the nearest rows found, sorted. */
@@ -54,9 +65,10 @@ typedef struct {
 
 /* Find the out-edges of one new row, whose code is stored: search, score the other rows of the batch, prune, write
  * the list. The edges go to `links` [degree] as candidates for reverse edges. Returns their number, or an error. The
- * row's list must be private (qv_row_mut). */
+ * row's list must be private (qv_row_mut). With graph->distinct, rows of the batch have different codes; if the search
+ * meets a row with an equal code, that goes to `equal`, and the list stays empty. */
 int qv_link_out(const qv_graph *graph, uint32_t row, const uint32_t *batch, uint32_t n_batch, int ef, qv_scratch *s,
-                qv_link *links);
+                qv_link *links, uint32_t *equal);
 
 /* Collect the edges of a linked row to rows first..stop - 1 that have no reverse edge yet, as links (at most
  * `degree`). Returns their number, or an error. */
@@ -69,8 +81,8 @@ int qv_link_in(const qv_graph *graph, const qv_link *links, int n, qv_scratch *s
  * all neighbors are excluded, from below `fallback`. */
 int qv_link_tree(const qv_graph *graph, uint32_t row, uint32_t fallback, const uint64_t *excluded);
 
-/* Hang a new row, one of the repeats, below a linked row with an equal code: the row gets edges to the neighbors of that
- * row, and a tree edge from it, or from another of its repeats when it has an eighth of its list full of them. */
+/* Attach a new row below a linked row with an equal code: the row gets edges to the neighbors of that row, and a tree
+ * edge from it, or from another row that is attached below it when these fill an eighth of its list. */
 int qv_link_duplicate(const qv_graph *graph, uint32_t row, uint32_t first);
 
 /* --- repair (repair.c) --- */

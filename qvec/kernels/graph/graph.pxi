@@ -20,6 +20,7 @@ cdef extern from "graph/graph.h" nogil:
         const uint64_t *deleted
         const uint64_t *removing
         const uint64_t *repeats
+        int distinct
         uint8_t *changed
     ctypedef struct qv_link:
         uint32_t row
@@ -28,7 +29,7 @@ cdef extern from "graph/graph.h" nogil:
     int qv_walk_find(const void *graph, const qv_search_params *params, const float *original, const float *transformed,
                 qv_scratch *s) noexcept
     int qv_link_out(const qv_graph *graph, uint32_t row, const uint32_t *batch, uint32_t n_batch, int ef, qv_scratch *s,
-                    qv_link *links)
+                    qv_link *links, uint32_t *equal)
     int qv_pending_links(const qv_graph *graph, uint32_t row, uint32_t first, uint32_t stop, qv_scratch *s, qv_link *links)
     int qv_link_in(const qv_graph *graph, const qv_link *links, int n, qv_scratch *s)
     int qv_link_tree(const qv_graph *graph, uint32_t row, uint32_t fallback, const uint64_t *excluded)
@@ -144,12 +145,14 @@ cdef class Linker(_GraphWriter):
     cdef uint64_t[::1] _waiting
     cdef qv_link *_links
     cdef int *_n_links
+    cdef uint32_t *_equal
     cdef uint32_t *_groups
     cdef uint32_t _n_groups
 
     def __cinit__(self):
         self._links = NULL
         self._n_links = NULL
+        self._equal = NULL
         self._groups = NULL
 
     def __init__(self, Codec codec, Column codes, Column adjacency, n, entries, root, alpha, fill, deleted=None):
@@ -163,8 +166,9 @@ cdef class Linker(_GraphWriter):
     cdef void _release(self) noexcept:
         free(self._links)
         free(self._n_links)
+        free(self._equal)
         free(self._groups)
-        self._links, self._n_links, self._groups = NULL, NULL, NULL
+        self._links, self._n_links, self._equal, self._groups = NULL, NULL, NULL, NULL
 
     def set_entries(self, cnp.ndarray entries, uint32_t root):
         """Set the rows that searches start from; uint32, including the root of the spanning tree."""
@@ -176,6 +180,11 @@ cdef class Linker(_GraphWriter):
         """Skip these rows in searches, uint64 bitmap of n bits, because other rows have equal codes."""
         self._repeats = repeats
         self.g.repeats = _bitmap(repeats, self.g.n)
+
+    def set_distinct(self, bint distinct):
+        """Pass over rows with the code of another one in the pool of a search, and hang a new row below an equal one that
+        its search meets."""
+        self.g.distinct = distinct
 
     def link_duplicates(self, rows, first):
         """Attach new rows, uint32, which are duplicates, below linked rows with equal codes."""
@@ -199,7 +208,8 @@ cdef class Linker(_GraphWriter):
         self._n_groups = 0
         self._links = <qv_link *>malloc(<size_t>self._count * self.g.degree * sizeof(qv_link))
         self._n_links = <int *>calloc(self._count, sizeof(int))
-        if not self._links or not self._n_links:
+        self._equal = <uint32_t *>malloc(<size_t>self._count * sizeof(uint32_t))
+        if not self._links or not self._n_links or not self._equal:
             raise MemoryError(f"no memory for the links of a batch of {self._count} rows")
 
     def begin(self, rows):
@@ -227,7 +237,7 @@ cdef class Linker(_GraphWriter):
                     break
                 for j in range(i, min(i + 4, self._count)):
                     status = qv_link_out(&self.g, self._rows[j], &self._rows[0], self._count, ef, &scratch.s,
-                                         self._links + <size_t>j * self.g.degree)
+                                         self._links + <size_t>j * self.g.degree, &self._equal[j])
                     if status < 0:
                         break
                     self._n_links[j] = min(status, n_reverse)
@@ -293,10 +303,12 @@ cdef class Linker(_GraphWriter):
         with nogil:
             for i in range(self._count):
                 row = self._rows[i]
-                if row != self.g.root:
+                if self._equal[i] != QV_NO_ROW:
+                    status = qv_link_duplicate(&self.g, row, self._equal[i])
+                elif row != self.g.root:
                     status = qv_link_tree(&self.g, row, self.g.root, &self._waiting[0])
-                    if status < 0:
-                        break
+                if status < 0:
+                    break
                 self._waiting[row >> 6] &= ~(<uint64_t>1 << (row & 63))
         self._check(status)
         self._release()

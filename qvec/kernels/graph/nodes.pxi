@@ -54,8 +54,7 @@ cdef class Packer:
     def __init__(self, Codec codec not None, Column codes not None, Column adjacency not None, Column nodes not None,
                  n, cnp.ndarray signs not None):
         _check_rows(codec, codes, n)
-        for column in (adjacency, nodes):
-            _check_room(column, n)
+        _check_room(adjacency, n)
         _init_layout(&self.layout, codec, adjacency.c.stride // 4, signs)
         if nodes.c.stride != self.layout.stride:
             raise CorruptError(f"nodes have a stride of {nodes.c.stride} bytes, the layout of {self.layout.stride}")
@@ -67,6 +66,8 @@ cdef class Packer:
         cdef cnp.ndarray checked = np.ascontiguousarray(rows, np.uint32)
         if len(checked) and int(checked.max()) >= self._n:
             raise ValueError(f"row {checked.max()} is not below {self._n}")
+        if len(checked):
+            _check_room(self._nodes, int(checked.max()) + 1)
         self._rows, self._next = checked, 0
 
     def run(self):
@@ -103,6 +104,7 @@ cdef class Packer:
         """Rows of start..stop - 1, uint32, whose node differs from the encoding of their list and codes."""
         if stop > self._n:
             raise ValueError(f"rows {start}..{stop} are not within {self._n}")
+        _check_room(self._nodes, stop)
         cdef cnp.ndarray scratch = np.empty(3 * self.layout.dims, np.float32)
         cdef cnp.ndarray fresh = _aligned(1, self.layout.stride)
         cdef float *floats = <float *>cnp.PyArray_DATA(scratch)

@@ -1,4 +1,4 @@
-/* What the walks over packed nodes share: their state, prefetches in parts, and estimates of neighbors. */
+/* Functions for both walks over packed nodes: state, prefetches in parts, and estimates of neighbors. */
 #ifndef QV_PACKED_WALK_H
 #define QV_PACKED_WALK_H
 
@@ -31,9 +31,9 @@ QV_INLINE void qv_fetch_part(qv_packed_walk *w, size_t bytes) {
     w->coming = line;
 }
 
-/* Entries of 32 neighbors, without their places, from their sums; bit i of the result: neighbor i is a row, and its
- * key is below the bound. The order of operations is the same on every level. A NaN of a damaged file is below
- * nothing. */
+/* Entries of 32 neighbors, without their indexes, computed from their sums; bit i of the result: neighbor i is a row,
+ * and its key is below the bound. The order of operations is the same on every level. A NaN in a damaged file is never
+ * below the bound. */
 typedef uint32_t qv_estimate_fn(const uint8_t *rows, const uint8_t *add, const uint8_t *rescale, const int32_t *sums,
                                 float base, qv_node_units units, float bound, int32_t places, uint32_t n,
                                 int32_t *entries);
@@ -109,7 +109,7 @@ QV_INLINE float qv_own_key(const qv_packed_walk *w, const qv_node_layout *layout
     return key;
 }
 
-/* The walk by codes: see walk_by_codes.c. The pool is empty and has its capacity. Returns QV_OK or an error. */
+/* The walk by codes: see walk_by_codes.c. s->pool is empty and its capacity is set. Returns QV_OK or an error. */
 int qv_walk_by_codes(qv_packed_walk *w);
 
 #endif

@@ -52,6 +52,8 @@ typedef struct {
     uint32_t *members;         /* places, ascending in each cluster */
     uint32_t *largest;         /* [n_leaders] clusters by their sizes, descending */
     uint32_t n_parts;          /* of QV_PRUNE_ROWS places */
+    uint32_t n_in_memory;      /* the other parts, from this one on, are in `spill` */
+    uint8_t *spill;            /* qv_part_bytes for each of them */
     qv_reservoir **reservoirs; /* [n_parts]; NULL: not used yet, or pruned */
     uint32_t **lists;          /* [n_parts] degree rows for each place, after pruning */
     uint64_t *reverse_first;   /* [n + 1] where the reverse edges to a place begin */
@@ -65,6 +67,11 @@ typedef struct {
     qv_scratch *scratch;
 } qv_partition_buffers;
 
+/* Bytes of the reservoirs and lists of a part. */
+static inline size_t qv_part_bytes(const qv_partition *p) {
+    return QV_PRUNE_ROWS * (sizeof(qv_reservoir) + (size_t)p->graph->degree * sizeof(uint32_t));
+}
+
 /* Sort edges by key and row. */
 void qv_sort_edges(qv_edge *edges, int n);
 
@@ -72,6 +79,9 @@ void qv_sort_edges(qv_edge *edges, int n);
 int qv_partition_init(qv_partition *p, const qv_graph *graph, uint32_t *rows, uint32_t n,
                       const qv_partition_options *options);
 void qv_partition_free(qv_partition *p);
+
+/* Keep the first n_in_memory parts in memory, and the others in a given buffer. */
+void qv_partition_spill(qv_partition *p, uint32_t n_in_memory, uint8_t *spill);
 
 int qv_partition_assign(qv_partition *p, uint32_t unit, qv_partition_buffers *buffers);
 int qv_partition_group(qv_partition *p);

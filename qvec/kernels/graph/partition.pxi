@@ -19,6 +19,8 @@ cdef extern from "graph/partition.h" nogil:
     int qv_partition_init(qv_partition *p, const qv_graph *graph, uint32_t *rows, uint32_t n,
                           const qv_partition_options *options)
     void qv_partition_free(qv_partition *p)
+    void qv_partition_spill(qv_partition *p, uint32_t n_in_memory, uint8_t *spill)
+    size_t qv_part_bytes(const qv_partition *p)
     int qv_partition_assign(qv_partition *p, uint32_t unit, qv_partition_buffers *buffers)
     int qv_partition_group(qv_partition *p)
     int qv_partition_cluster(qv_partition *p, uint32_t unit, qv_partition_buffers *buffers)
@@ -48,6 +50,7 @@ cdef class PartitionLinker(_GraphWriter):
     cdef cnp.ndarray _places
     cdef readonly uint32_t n_assign, n_clusters, n_parts
     cdef list _buffers
+    cdef object _spilled
 
     def __cinit__(self):
         self._initialized = False
@@ -88,6 +91,19 @@ cdef class PartitionLinker(_GraphWriter):
             status = step(&self._p, unit, &buffers.b)
         self._buffers.append(buffers)
         self._done(scratch, status)
+
+    @property
+    def part_bytes(self):
+        """Bytes of the candidates and lists of one of n_parts parts of the rows."""
+        return qv_part_bytes(&self._p)
+
+    def spill(self, uint32_t n_in_memory, buffer):
+        """Keep the parts from n_in_memory on in a writable buffer of part_bytes for each."""
+        cdef uint8_t[::1] spilled = buffer
+        if n_in_memory < self.n_parts and spilled.shape[0] < (self.n_parts - n_in_memory) * self.part_bytes:
+            raise ValueError(f"{spilled.shape[0]} bytes for {self.n_parts - n_in_memory} parts of {self.part_bytes}")
+        self._spilled = spilled
+        qv_partition_spill(&self._p, n_in_memory, &spilled[0])
 
     def assign(self, uint32_t unit):
         """Find the clusters of a block of rows."""

@@ -1,7 +1,8 @@
-/* The second half of a build by partitions: reverse edges, stored lists, duplicates and the tree. See partition.h. */
+/* The second half of a build by partitions: pruned lists, reverse edges, duplicates and the tree. See partition.h. */
 #include <string.h>
 
 #include "graph/partition.h"
+#include "graph/reservoir.h"
 
 void qv_sort_edges(qv_edge *edges, int n) {
     uint64_t order[QV_PRUNE_MAX];
@@ -13,6 +14,53 @@ void qv_sort_edges(qv_edge *edges, int n) {
         order[j] = moved;
     }
     for (int i = 0; i < n; i++) edges[i] = (qv_edge){qv_candidate_row(order[i]), qv_candidate_key(order[i])};
+}
+
+static int prune_place(qv_partition *p, const qv_reservoir *r, uint32_t place, uint32_t *list, qv_scratch *s) {
+    const qv_graph *graph = p->graph;
+    qv_edge edges[QV_RESERVOIR];
+    const uint8_t *code = qv_row(graph->codes, p->rows[place]);
+    if (!code) return QV_DAMAGED;
+    for (int i = 0; i < r->n; i++) {
+        float key;
+        memcpy(&key, &r->key[i], sizeof key);
+        edges[i] = (qv_edge){p->rows[r->place[i]], key};
+        const uint8_t *other = qv_row(graph->codes, edges[i].row);
+        if (!other) return QV_DAMAGED;
+        qv_prefetch_row(other, (size_t)graph->codec->stride);
+    }
+    qv_sort_edges(edges, r->n);
+    qv_query *query = (qv_query *)s->query;
+    qv_prepare_row(graph->codec, code, query);
+    qv_duplicates duplicates = qv_duplicates_of(graph->codec, query, code);
+    int n = qv_prune(graph, edges, r->n, (int)graph->degree, &duplicates, s);
+    if (n < 0) return n;
+    qv_write_list(list, graph->degree, edges, n);
+    return QV_OK;
+}
+
+/* Memory of the lists of a part: behind its reservoirs where these are in `spill`. */
+static uint32_t *make_lists(const qv_partition *p, uint32_t part) {
+    if (part < p->n_in_memory) return malloc(QV_PRUNE_ROWS * p->graph->degree * sizeof(uint32_t));
+    uint8_t *reservoirs = p->spill + (part - p->n_in_memory) * qv_part_bytes(p);
+    return (uint32_t *)(reservoirs + QV_PRUNE_ROWS * sizeof(qv_reservoir));
+}
+
+int qv_partition_prune(qv_partition *p, uint32_t part, qv_partition_buffers *b) {
+    uint32_t first = part * QV_PRUNE_ROWS, n = p->n - first < QV_PRUNE_ROWS ? p->n - first : QV_PRUNE_ROWS;
+    size_t degree = p->graph->degree;
+    uint32_t *lists = p->lists[part] = make_lists(p, part);
+    if (!lists) return QV_NO_MEMORY;
+    memset(lists, 0xFF, n * degree * sizeof *lists);
+    qv_reservoir *reservoirs = p->reservoirs[part];
+    for (uint32_t i = 0; i < n && reservoirs; i++) {
+        if (reservoirs[i].n > QV_CANDIDATES) qv_cut(p->graph->codec->simd, &reservoirs[i]);
+        int status = prune_place(p, &reservoirs[i], first + i, lists + i * degree, b->scratch);
+        if (status) return status;
+    }
+    if (part < p->n_in_memory) free(reservoirs);
+    p->reservoirs[part] = NULL;
+    return QV_OK;
 }
 
 static uint32_t *list_of(const qv_partition *p, uint32_t place) {
@@ -109,7 +157,7 @@ int qv_partition_write(qv_partition *p, uint32_t part, qv_partition_buffers *b) 
         int status = write_place(p, first + i, b->scratch);
         if (status) return status;
     }
-    free(p->lists[part]);
+    if (part < p->n_in_memory) free(p->lists[part]);
     p->lists[part] = NULL;
     return QV_OK;
 }
@@ -190,9 +238,8 @@ static uint64_t hash_bytes(const uint8_t *bytes, size_t n) { /* n: a multiple of
     return hash ^ hash >> 32;
 }
 
-/* Under cosine, the data say the direction; a scale differs in its last bits with the length of the vector. */
 int qv_first_equals(const qv_codec *codec, qv_column *codes, const uint32_t *rows, uint32_t n, uint32_t *first) {
-    size_t bytes = (size_t)codec->data_size + (codec->metric == QV_COSINE ? 0 : sizeof(qv_factors)), places = 16;
+    size_t bytes = qv_compared_bytes(codec), places = 16;
     while (places < 2 * (size_t)n) places *= 2;
     uint64_t *table = malloc(places * sizeof *table); /* a hash's high half, and the index of the first row */
     if (!table) return QV_NO_MEMORY;

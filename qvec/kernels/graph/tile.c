@@ -229,22 +229,16 @@ size_t qv_tile_set_bytes(const qv_tile_kernels *kernels, int n, int dims) {
            5 * 64;
 }
 
-static void *take(uint8_t **at, size_t bytes) {
-    uint8_t *taken = *at;
-    *at += qv_round_up(bytes, 64);
-    return taken;
-}
-
 void qv_tile_set_init(qv_tile_set *set, const qv_tile_kernels *kernels, int n, int dims, void *memory) {
     uint8_t *at = memory;
     size_t rows = padded_rows(n), bytes = rows * kernels->row_bytes_per_dim * (size_t)dims;
     set->n = 0;
     set->dims = dims;
-    set->rows = take(&at, bytes);
-    set->panels = take(&at, bytes);
-    set->norm2 = take(&at, rows * sizeof(float));
-    set->scale = take(&at, rows * sizeof(float));
-    set->shift = take(&at, rows * sizeof(int32_t));
+    set->rows = qv_take(&at, bytes);
+    set->panels = qv_take(&at, bytes);
+    set->norm2 = qv_take(&at, rows * sizeof(float));
+    set->scale = qv_take(&at, rows * sizeof(float));
+    set->shift = qv_take(&at, rows * sizeof(int32_t));
 }
 
 void qv_tile_set_load(qv_tile_set *set, const qv_tile_kernels *kernels, const qv_codec *codec,

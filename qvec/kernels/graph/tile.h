@@ -45,6 +45,13 @@ typedef struct {
 /* The kernels of a SIMD level. */
 const qv_tile_kernels *qv_tile_kernels_of(int simd);
 
+/* Take `bytes` from a buffer on a 64-byte boundary, and as many as leave it on one. */
+static inline void *qv_take(uint8_t **at, size_t bytes) {
+    uint8_t *taken = *at;
+    *at += (bytes + 63) / 64 * 64;
+    return taken;
+}
+
 static inline int qv_panels(int n) { return (n + QV_TILE_COLUMNS - 1) / QV_TILE_COLUMNS; }
 
 /* int32 that `minima` of a leaf of at most m rows needs. */

@@ -35,6 +35,35 @@ static int stage_hop(const qv_graph *graph, uint32_t node, int stage, qv_scratch
     return n;
 }
 
+/* Whether the pool has a candidate with this key and an equal code. */
+static int is_known(const qv_graph *graph, const qv_pool *pool, float key, const uint8_t *code) {
+    uint64_t first = qv_candidate(key, 0);
+    int low = 0, high = pool->size;
+    while (low < high) {
+        int middle = (low + high) / 2;
+        if (pool->slots[middle] < first) low = middle + 1;
+        else high = middle;
+    }
+    for (; low < pool->size && pool->slots[low] >> 32 == first >> 32; low++) {
+        const uint8_t *other = qv_row(graph->codes, qv_candidate_row(pool->slots[low]));
+        if (other && qv_equal_codes(graph->codec, code, other)) return 1;
+    }
+    return 0;
+}
+
+static void score_distinct(const qv_graph *graph, const qv_query *query, int stage, int n, qv_scratch *s) {
+    graph->codec->score(graph->codec, query, s->address[stage], n, s->key);
+    s->evaluations += (uint64_t)n;
+    for (int i = 0; i < n; i++)
+        if (s->key[i] <= qv_pool_bound(&s->pool) && !is_known(graph, &s->pool, s->key[i], s->address[stage][i]))
+            qv_pool_insert(&s->pool, qv_candidate(s->key[i], s->row[stage][i]));
+}
+
+static void score_hop(const qv_graph *graph, const qv_query *query, int stage, int n, qv_scratch *s) {
+    if (graph->distinct) score_distinct(graph, query, stage, n, s);
+    else qv_score_staged(graph->codec, graph->adjacency, query, stage, n, s);
+}
+
 static int seed_pool(const qv_graph *graph, const qv_query *query, qv_scratch *s) {
     for (uint32_t i = 0; i < graph->n_entries;) {
         int n = 0;
@@ -46,7 +75,7 @@ static int seed_pool(const qv_graph *graph, const qv_query *query, qv_scratch *s
             s->row[0][n] = row;
             s->address[0][n++] = address;
         }
-        qv_score_staged(graph->codec, graph->adjacency, query, 0, n, s);
+        score_hop(graph, query, 0, n, s);
     }
     return QV_OK;
 }
@@ -72,7 +101,7 @@ int qv_walk(const qv_graph *graph, const qv_query *query, int ef, qv_scratch *s)
         } else if (!waiting) {
             return QV_OK;
         }
-        if (waiting) qv_score_staged(graph->codec, graph->adjacency, query, stage ^ 1, waiting, s);
+        if (waiting) score_hop(graph, query, stage ^ 1, waiting, s);
         waiting = staged;
         stage ^= 1;
     }

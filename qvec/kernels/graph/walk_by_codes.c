@@ -1,8 +1,7 @@
-/* Search over packed nodes by codes: estimates choose which neighbors are scored, and codes decide where the walk goes.
- *
- * It takes fewer hops than a walk by estimates, and every row that it scores may be a result. Each score costs the lines
- * of a code, which lies in its own node; estimates save those of three neighbors in four. A row may be estimated again,
- * from another node, until it is scored. */
+/* Search over packed nodes by codes: estimates select the neighbors to score, and their codes determine the next row.
+ * It takes fewer hops than a walk by estimates, and every row that it scores may be a result. Each score costs the
+ * lines of a code, which lies in its own node; estimates save those of three neighbors in four. A row may be estimated
+ * again, from another node, until it is scored. */
 #include "graph/packed_walk.h"
 
 typedef struct {
@@ -10,8 +9,8 @@ typedef struct {
     const uint8_t *node;
 } step;
 
-/* Stage the neighbors of a node that were not scored yet and whose estimate is below the pool's bound, and prefetch
- * their codes. Returns their number, or an error. */
+/* Stage the neighbors of a node that are not yet scored and whose estimates are below the bound, and prefetch their
+ * codes. Returns their number, or an error. */
 QV_INLINE int stage_neighbors(qv_packed_walk *w, const qv_node_layout *layout, const uint8_t *node, float base,
                               int stage, qv_estimate_fn estimate) {
     qv_scratch *s = w->s;
@@ -43,7 +42,7 @@ QV_INLINE int stage_neighbors(qv_packed_walk *w, const qv_node_layout *layout, c
     return n;
 }
 
-/* The nearest open candidate, whose node is prefetched in parts: the first of them now. */
+/* The nearest open candidate. Its node is prefetched in parts; this call prefetches the first part. */
 QV_INLINE int take_next(qv_packed_walk *w, step *next) {
     *next = (step){.candidate = qv_pool_pop(&w->s->pool)};
     w->coming = w->coming_end = NULL;

@@ -2,7 +2,7 @@
 #include "graph/packed_walk.h"
 
 #define BY_CODES_CANDIDATES 96
-#define BY_CODES_POOL 192
+#define BY_CODES_POOL 512
 
 /* Append the neighbors in a mask to the beam, except expanded ones. */
 typedef void append_fn(qv_packed_walk *w, uint32_t mask, const int32_t *entries, const uint8_t *rows);
@@ -73,7 +73,7 @@ QV_INLINE int take_next(qv_packed_walk *w, uint32_t *row, const uint8_t **node) 
     return 1;
 }
 
-/* Score a node by its own code, add it to the pool if it is near enough, and score its neighbors. */
+/* Score a row by its own code, add it to the candidate list if it is near enough, and score its neighbors. */
 QV_INLINE void expand(qv_packed_walk *w, uint32_t row, const uint8_t *node, qv_estimate_fn estimate,
                       append_fn append_near) {
     float key = qv_own_key(w, w->layout, node);
@@ -116,9 +116,8 @@ static int run_neon(qv_packed_walk *w) { return run(w, qv_estimate_neon, append)
 
 static run_fn *const RUNS[QV_SIMD_LEVELS] = QV_BY_LEVEL(run_scalar, run_avx2, run_avx512, run_neon);
 
-/* Whether neighbors are scored by their codes before they are candidates: for many results, because a walk by
- * estimates has to expand each of them, and for large pools, because those are for queries whose near rows differ by
- * less than estimates err (ADR 22). */
+/* Whether the walk is by codes (ADR 22): for many results, because a walk by estimates has to expand each of them,
+ * and for a large ef, because the distances of near rows then differ by less than the error of the estimates. */
 static int is_by_codes(const qv_search_params *params, int candidates) {
     return candidates >= BY_CODES_CANDIDATES || params->ef >= BY_CODES_POOL;
 }

@@ -39,9 +39,23 @@ QV_TARGET_AVX2 static uint32_t below_avx2(const float *estimates, const float *e
     }
     return mask;
 }
+#elif defined(__aarch64__)
+static uint32_t below_neon(const float *estimates, const float *error, float distance, float bound) {
+    static const uint32_t BITS[4] = {1, 2, 4, 8};
+    const float32x4_t limit = vdupq_n_f32(bound);
+    const uint32x4_t bits = vld1q_u32(BITS);
+    uint32_t mask = 0;
+    for (int i = 0; i < QV_FS_VECTORS; i += 4) {
+        float32x4_t lower = vsubq_f32(vld1q_f32(estimates + i), vmulq_n_f32(vld1q_f32(error + i), distance));
+        mask |= vaddvq_u32(vandq_u32(vcltq_f32(lower, limit), bits)) << i;
+    }
+    return mask;
+}
 #endif
 
+#if defined(__x86_64__)
 static int is_wide(const qv_lists *lists) { return lists->l2.simd == QV_AVX2 || lists->l2.simd == QV_AVX512; }
+#endif
 
 void qv_list_estimates(const qv_lists *lists, const qv_list_block *block, const uint8_t *table,
                        const qv_estimate_terms *terms, float *estimates) {
@@ -62,6 +76,8 @@ uint32_t qv_list_below(const qv_lists *lists, const qv_list_block *block, const 
     qv_list_estimates(lists, block, table, terms, estimates);
 #if defined(__x86_64__)
     if (is_wide(lists)) return below_avx2(estimates, block->error, terms->distance, bound);
+#elif defined(__aarch64__)
+    if (lists->l2.simd != QV_SCALAR) return below_neon(estimates, block->error, terms->distance, bound);
 #endif
     return below_baseline(estimates, block->error, terms->distance, bound);
 }

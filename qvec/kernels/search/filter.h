@@ -49,9 +49,21 @@ QV_TARGET_AVX512 static int filter_avx512(float *key, const uint32_t *row, int n
     }
     return count;
 }
+#elif defined(__aarch64__)
+static int filter_neon(float *key, const uint32_t *row, int n, float bound, uint32_t *kept) {
+    const float32x4_t limit = vdupq_n_f32(bound);
+    int count = 0;
+    for (int i = 0; i < n; i += 16) {
+        uint32x4_t a = vcleq_f32(vld1q_f32(key + i), limit), b = vcleq_f32(vld1q_f32(key + i + 4), limit);
+        uint32x4_t c = vcleq_f32(vld1q_f32(key + i + 8), limit), d = vcleq_f32(vld1q_f32(key + i + 12), limit);
+        if (vmaxvq_u32(vorrq_u32(vorrq_u32(a, b), vorrq_u32(c, d))) == 0) continue; /* mostly, in a scan */
+        count = filter_rest(key, row, i, n < i + 16 ? n : i + 16, bound, kept, count);
+    }
+    return count;
+}
 #endif
 
 static const qv_filter_fn QV_FILTERS[QV_SIMD_LEVELS] =
-    QV_BY_LEVEL(filter_scalar, filter_avx2, filter_avx512, filter_scalar);
+    QV_BY_LEVEL(filter_scalar, filter_avx2, filter_avx512, filter_neon);
 
 #endif

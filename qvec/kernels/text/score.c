@@ -10,10 +10,13 @@
 
 #include "codec/simd.h"
 #include "search/search.h"
+#include "text/collect.h"
 
 /* Sums of bounds are compared in float arithmetic: this much more is added to them. */
 #define SLACK 1.00001f
-#define MANY_LISTS 32 /* more are sorted by qsort */
+#define POSTINGS_PER_LOOKUP 20 /* postings that are added in the time of one look-up */
+#define FEW_POSTINGS 200       /* of a window: fewer rows are listed, not looked for among all */
+#define MANY_LISTS 32          /* more are sorted by qsort */
 
 /* A list during a search. */
 typedef struct {
@@ -31,9 +34,12 @@ typedef struct {
     cursor *cursors;
     cursor **open; /* lists with blocks in the window, by ascending bound */
     uint32_t n_open;
-    float sums[QV_WINDOW], *norms; /* of the window: scores; for each field the second term of the denominator */
-    uint32_t candidates[QV_WINDOW];
-    float scores[QV_WINDOW];
+    float sums[QV_WINDOW], *norms;       /* of the window: scores; for each field the second term of the denominator */
+    uint32_t candidates[QV_WINDOW + 16]; /* whole vectors are stored */
+    float scores[QV_WINDOW + 16];
+    uint64_t *filled;   /* for each field, the groups of 64 rows whose norms are there */
+    uint32_t n_touched; /* in candidates: rows with a sum, if there are few */
+    int is_sparse;      /* whether they are few */
     qv_contribute_fn *contribute;
     qv_text_work *work;
 } window;
@@ -129,22 +135,43 @@ static float open_lists(window *w, uint32_t stop) {
     return total;
 }
 
-/* Fill in the norms of the fields for the rows [start, stop). */
-static int fill_norms(window *w, uint32_t start, uint32_t stop) {
-    const qv_text_query *q = w->query;
-    for (uint32_t f = 0; f < q->n_fields; f++) {
-        const qv_text_field *field = q->fields + f;
-        float *norms = w->norms + (size_t)f * QV_WINDOW, base = field->base, slope = field->slope;
-        if (field->lengths == NULL) continue;
-        uint64_t held = (uint64_t)field->lengths->n_blocks * field->lengths->rows_per_block;
-        for (uint32_t row = start; row < stop; row += QV_LENGTHS) {
-            const uint8_t *lengths = row / QV_LENGTHS < held ? qv_row(field->lengths, row / QV_LENGTHS) : NULL;
-            if (lengths == NULL) return QV_DAMAGED;
-            float *to = norms + (row - start);
-            for (int i = 0; i < QV_LENGTHS; i++) to[i] = base + slope * (float)(int32_t)qv_get32(lengths + 4 * i);
+/* Make the norms of a field available for some groups of 64 rows of the window. */
+static int need_norms(window *w, uint32_t number, uint64_t groups, uint32_t start) {
+    const qv_text_field *field = w->query->fields + number;
+    uint64_t missing = groups & ~w->filled[number];
+    if (missing == 0) return QV_OK;
+    uint64_t held = (uint64_t)field->lengths->n_blocks * field->lengths->rows_per_block;
+    for (w->filled[number] |= missing; missing;) {
+        const uint8_t *lengths[64];
+        uint32_t first = (uint32_t)__builtin_ctzll(missing), n = 0;
+        for (; first + n < 64 && missing >> (first + n) & 1; n++) {
+            uint32_t row = start / QV_LENGTHS + first + n;
+            lengths[n] = row < held ? qv_row(field->lengths, row) : NULL;
+            if (lengths[n] == NULL) return QV_DAMAGED;
+            missing &= ~(1ull << (first + n));
         }
+        qv_fill_norms(lengths, n, field->base, field->slope,
+                      w->norms + (size_t)number * QV_WINDOW + first * QV_LENGTHS);
     }
     return QV_OK;
+}
+
+/* The groups of 64 rows of some rows of the window. */
+static uint64_t groups_of(const uint32_t *rows, uint32_t n, uint32_t start) {
+    uint64_t groups = 0;
+    for (uint32_t i = 0; i < n; i++) groups |= 1ull << ((rows[i] - start) / QV_LENGTHS & 63);
+    return groups;
+}
+
+/* About how many postings a list has in the window. */
+static uint64_t postings_in(const cursor *c, uint32_t start, uint32_t stop) {
+    if (c->directory == NULL) return c->n;
+    uint32_t block = c->block;
+    while (block < c->n_blocks && first_of(c, block) < stop) block++;
+    uint64_t span = (uint64_t)last_of(c, block - 1) - first_of(c, c->block) + 1,
+             n = (uint64_t)(block - c->block) * QV_POSTINGS;
+    uint32_t size = stop - start;
+    return span > size ? n * size / span : n;
 }
 
 /* Add the scores of one list to the sums of the window's rows. */
@@ -159,8 +186,19 @@ static int add_list(window *w, cursor *c, uint32_t start, uint32_t stop) {
         while (from < c->n && c->rows[from] < start) from++;
         while (to > from && c->rows[to - 1] >= stop) to--;
         const uint32_t *rows = c->rows + from;
+        if (norms && need_norms(w, c->of->field, groups_of(rows, to - from, start), start) != QV_OK) return QV_DAMAGED;
         w->contribute(rows, c->values + from, to - from, start, norms, c->of->weight, scores);
         w->work->postings += to - from;
+        if (w->is_sparse) {
+            for (uint32_t i = 0; i < to - from; i++) {
+                uint32_t at = (rows[i] - start) & (QV_WINDOW - 1);
+                if (!qv_rows_have(&c->of->valid, rows[i])) continue;
+                w->candidates[w->n_touched] = at;
+                w->n_touched += w->sums[at] == 0 && w->n_touched < QV_WINDOW;
+                w->sums[at] += scores[i];
+            }
+            continue;
+        }
         if (c->of->valid.words == NULL) {
             for (uint32_t i = 0; i < to - from; i++) w->sums[(rows[i] - start) & (QV_WINDOW - 1)] += scores[i];
         } else {
@@ -171,72 +209,97 @@ static int add_list(window *w, cursor *c, uint32_t start, uint32_t stop) {
     return QV_OK;
 }
 
-/* The rows of the window whose sums are above a limit, ascending; the sums are cleared. */
-QV_INLINE uint32_t collect_body(float *sums, uint32_t n, float limit, uint32_t *candidates, float *scores) {
-    uint32_t count = 0;
-    for (uint32_t i = 0; i < n; i += 16) {
-        int any = 0;
-        for (int j = 0; j < 16; j++) any |= sums[i + j] > limit;
-        if (any) {
-            for (uint32_t j = i; j < i + 16; j++) {
-                candidates[count] = j;
-                scores[count] = sums[j];
-                count += sums[j] > limit;
-            }
-        }
-    }
-    memset(sums, 0, n * sizeof *sums);
-    return count;
-}
-
-QV_DEFINE_WIDE(static, uint32_t, collect, (float *sums, uint32_t n, float limit, uint32_t *candidates, float *scores),
-               (sums, n, limit, candidates, scores), collect_body)
-
-/* Add the score of a row in one list, if it has the row. */
-static int add_row(window *w, cursor *c, uint32_t start, uint32_t row, float *score) {
-    const qv_text_field *field = w->query->fields + c->of->field;
+/* Add the score of a row in one list, if it has the row. Rows ascend from call to call. */
+QV_INLINE int add_row(window *w, cursor *c, const float *norms, uint32_t start, uint32_t row, float *score) {
     uint32_t block = c->block;
     while (block < c->n_blocks && last_of(c, block) < row) block++;
     c->block = block;
     if (block == c->n_blocks || first_of(c, block) > row) return QV_OK;
     int status = decode(w, c, block);
     if (status != QV_OK) return status;
-    uint32_t low = c->at < c->n && c->rows[c->at] <= row ? c->at : 0, high = c->n;
-    while (low < high) {
-        uint32_t middle = low + (high - low) / 2;
-        if (c->rows[middle] < row) low = middle + 1;
-        else high = middle;
+    uint32_t low = c->at < c->n && c->rows[c->at] <= row ? c->at : 0, n = c->n - low;
+    const uint32_t *rows = c->rows + low;
+    while (n > 1) { /* the last row that is not above this one; without a branch that cannot be predicted */
+        uint32_t half = n / 2;
+        rows += rows[half] <= row ? half : 0;
+        n -= half;
     }
-    if (low == c->n) return QV_OK;
-    c->at = low;
-    if (c->rows[low] != row || !qv_rows_have(&c->of->valid, row)) return QV_OK;
-    float value;
-    qv_contribute[QV_SCALAR](c->rows + low, c->values + low, 1, start,
-                             field->lengths ? w->norms + (size_t)c->of->field * QV_WINDOW : NULL, c->of->weight,
-                             &value);
-    *score += value;
+    c->at = (uint32_t)(rows - c->rows);
+    if (*rows != row || !qv_rows_have(&c->of->valid, row)) return QV_OK;
+    if (norms && need_norms(w, c->of->field, 1ull << (row - start) / QV_LENGTHS, start) != QV_OK) return QV_DAMAGED;
+    float value = (float)c->values[c->at];
+    *score += c->of->weight * (norms ? value / (value + norms[row - start]) : value);
     w->work->postings++;
     return QV_OK;
 }
 
+/* Blocks of a list in the window that ends before `stop`. */
+static uint32_t blocks_in(const cursor *c, uint32_t stop) {
+    uint32_t block = c->block;
+    while (block < c->n_blocks && first_of(c, block) < stop) block++;
+    return block - c->block;
+}
+
+/* Add the scores of one list to those of the candidates: row by row, or, if that takes less time, all its postings. */
+static int add_to_candidates(window *w, cursor *c, uint32_t start, uint32_t stop, uint32_t count) {
+    const float *norms = w->query->fields[c->of->field].lengths ? w->norms + (size_t)c->of->field * QV_WINDOW : NULL;
+    int status = QV_OK;
+    if ((uint64_t)blocks_in(c, stop) * QV_POSTINGS < (uint64_t)count * POSTINGS_PER_LOOKUP) {
+        status = add_list(w, c, start, stop);
+        for (uint32_t j = 0; j < count; j++) w->scores[j] += w->sums[w->candidates[j]];
+        memset(w->sums, 0, sizeof w->sums);
+        return status;
+    }
+    for (uint32_t j = 0; j < count && status == QV_OK; j++)
+        status = add_row(w, c, norms, start, start + w->candidates[j], w->scores + j);
+    return status;
+}
+
 /* Search candidates in the lists that were not added up, largest bound first, and keep those that can be results. */
-static int complete(window *w, uint32_t n_left, float left, float limit, uint32_t start, uint32_t *count) {
+static int complete(window *w, uint32_t n_left, float left, float limit, uint32_t start, uint32_t stop,
+                    uint32_t *count) {
     for (uint32_t i = n_left; i-- > 0;) {
         cursor *c = w->open[i];
+        float least = limit / SLACK - left;
         uint32_t kept = 0;
         for (uint32_t j = 0; j < *count; j++) {
-            if ((w->scores[j] + left) * SLACK <= limit) continue;
+            if (w->scores[j] <= least) continue;
             w->candidates[kept] = w->candidates[j];
             w->scores[kept++] = w->scores[j];
         }
         *count = kept;
-        for (uint32_t j = 0; j < kept; j++) {
-            int status = add_row(w, c, start, start + w->candidates[j], w->scores + j);
-            if (status != QV_OK) return status;
-        }
+        int status = add_to_candidates(w, c, start, stop, kept);
+        if (status != QV_OK) return status;
         left = left > c->bound ? left - c->bound : 0;
     }
     return QV_OK;
+}
+
+static int by_number(const void *a, const void *b) {
+    uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+    return (x > y) - (x < y);
+}
+
+/* The rows of the window whose sums are above a limit, ascending, as candidates; the sums are cleared. */
+static uint32_t collect(window *w, uint32_t n_rows, float limit) {
+    if (!w->is_sparse) {
+        uint32_t rounded = (n_rows + 63) / 64 * 64, count;
+        count = qv_collect[w->query->simd](w->sums, rounded, limit, w->candidates, w->scores);
+        memset(w->sums, 0, rounded * sizeof *w->sums);
+        return count;
+    }
+    qsort(w->candidates, w->n_touched, sizeof *w->candidates, by_number);
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < w->n_touched; i++) {
+        uint32_t at = w->candidates[i];
+        float sum = w->sums[at];
+        w->sums[at] = 0;
+        w->candidates[count] = at;
+        w->scores[count] = sum;
+        count += sum > limit;
+    }
+    w->is_sparse = 0;
+    return count;
 }
 
 static int search_window(window *w, uint32_t start, uint32_t stop, qv_pool *pool) {
@@ -244,17 +307,21 @@ static int search_window(window *w, uint32_t start, uint32_t stop, qv_pool *pool
     float limit = pool->size < pool->capacity ? 0 : -qv_pool_bound(pool);
     float total = open_lists(w, stop), left = 0;
     if (w->n_open == 0 || total * SLACK <= limit) return QV_OK;
-    if (fill_norms(w, start, stop) != QV_OK) return QV_DAMAGED;
+    memset(w->filled, 0, q->n_fields * sizeof *w->filled);
     w->work->windows++;
     uint32_t n_left = 0; /* lists that are not added up */
     while (n_left + 1 < w->n_open && (left + w->open[n_left]->bound) * SLACK <= limit) left += w->open[n_left++]->bound;
+    uint64_t postings = 0;
+    for (uint32_t i = n_left; i < w->n_open && postings < FEW_POSTINGS; i++)
+        postings += postings_in(w->open[i], start, stop);
+    w->is_sparse = postings < FEW_POSTINGS;
+    w->n_touched = 0;
     for (uint32_t i = n_left; i < w->n_open; i++) {
         int status = add_list(w, w->open[i], start, stop);
         if (status != QV_OK) return status;
     }
     float least = limit - left * SLACK;
-    uint32_t rounded = (stop - start + 63) / 64 * 64;
-    uint32_t count = collect(w->sums, rounded, least > 0 ? least : 0, w->candidates, w->scores), kept = 0;
+    uint32_t kept = 0, count = collect(w, stop - start, least > 0 ? least : 0);
     if (q->excluded) {
         for (uint32_t i = 0; i < count; i++) {
             uint32_t row = start + w->candidates[i];
@@ -265,12 +332,13 @@ static int search_window(window *w, uint32_t start, uint32_t stop, qv_pool *pool
         count = kept;
     }
     if (n_left) {
-        int status = complete(w, n_left, left, limit, start, &count);
+        int status = complete(w, n_left, left, limit, start, stop, &count);
         if (status != QV_OK) return status;
     }
     for (uint32_t i = 0; i < count; i++) {
-        if (start + w->candidates[i] < stop)
-            qv_pool_insert(pool, qv_candidate(-w->scores[i], start + w->candidates[i]));
+        if (w->scores[i] <= limit || start + w->candidates[i] >= stop) continue;
+        qv_pool_insert(pool, qv_candidate(-w->scores[i], start + w->candidates[i]));
+        limit = pool->size < pool->capacity ? 0 : -qv_pool_bound(pool);
     }
     return QV_OK;
 }
@@ -297,27 +365,41 @@ static int any_allowed(const qv_text_query *q, uint32_t start, uint32_t stop) {
     return 0;
 }
 
+/* The memory of a search, in one piece; NULL if there is none. */
+static window *allocate(const qv_text_query *query) {
+    size_t norms = (size_t)query->n_fields * (QV_WINDOW * sizeof(float) + sizeof(uint64_t));
+    size_t cursors = query->n_lists * sizeof(cursor);
+    uint8_t *data = malloc(sizeof(window) + query->n_lists * sizeof(cursor *) + cursors + norms);
+    if (data == NULL) return NULL;
+    window *w = (window *)data;
+    w->query = query;
+    w->open = (cursor **)(data + sizeof *w);
+    w->cursors = (cursor *)(w->open + query->n_lists);
+    w->norms = (float *)((uint8_t *)w->cursors + cursors);
+    memset(w->sums, 0, sizeof w->sums);
+    w->filled = (uint64_t *)(w->norms + (size_t)query->n_fields * QV_WINDOW);
+    w->is_sparse = 0;
+    memset(w->norms, 0, norms);
+    return w;
+}
+
 int qv_text_search(const qv_text_query *query, qv_pool *pool, int k, qv_text_work *work) {
-    window *w = malloc(sizeof *w);
-    float *norms = calloc(((size_t)query->n_fields + 1) * QV_WINDOW, sizeof *norms);
-    cursor *cursors = malloc(((size_t)query->n_lists + 1) * sizeof *cursors);
-    cursor **open = malloc(((size_t)query->n_lists + 1) * sizeof *open);
-    int status = w && norms && cursors && open ? QV_OK : QV_NO_MEMORY;
+    window *w = allocate(query);
     qv_pool_reset(pool, k);
-    if (status == QV_OK) {
-        *w = (window){.query = query, .cursors = cursors, .open = open, .norms = norms, .work = work};
-        w->contribute = qv_contribute[query->simd];
-        for (uint32_t i = 0; i < query->n_lists && status == QV_OK; i++) status = begin(cursors + i, query->lists + i);
-        uint32_t row = 0;
-        while (status == QV_OK && (row = advance(w, row)) < query->n) {
-            uint32_t start = row / QV_WINDOW * QV_WINDOW, left = query->n - start;
-            uint32_t stop = start + (left < QV_WINDOW ? left : QV_WINDOW);
-            if (query->deadline && qv_now() >= query->deadline) status = QV_LATE;
-            else if (any_allowed(query, start, stop)) status = search_window(w, start, stop, pool);
-            row = stop;
-        }
+    if (w == NULL) return QV_NO_MEMORY;
+    w->work = work;
+    w->contribute = qv_contribute[query->simd];
+    int status = QV_OK;
+    for (uint32_t i = 0; i < query->n_lists && status == QV_OK; i++) status = begin(w->cursors + i, query->lists + i);
+    uint32_t row = 0;
+    while (status == QV_OK && (row = advance(w, row)) < query->n) {
+        uint32_t start = row / QV_WINDOW * QV_WINDOW, left = query->n - start;
+        uint32_t stop = start + (left < QV_WINDOW ? left : QV_WINDOW);
+        if (query->deadline && qv_now() >= query->deadline) status = QV_LATE;
+        else if (any_allowed(query, start, stop)) status = search_window(w, start, stop, pool);
+        row = stop;
     }
-    free(w), free(norms), free(cursors), free(open);
+    free(w);
     return status;
 }
 
