@@ -109,7 +109,8 @@ class Maintenance:
 
     def merge_postings(self, invalid_only: bool) -> None:
         """Merge posting lists, or only remove those of deleted rows; one segment in a commit."""
-        left = True
+        with self.store.read() as snap:
+            left = any(declared.postings is not None for declared in snap.state.fields.values())
         while left:
             with self.store.write() as txn:
                 left = txn.state.active is not None and self.writer(txn).fields.merge_postings(invalid_only)
