@@ -16,6 +16,7 @@ import pytest
 from child import run
 
 import qvec
+from qvec.common.findings import damages
 
 DIM = 64
 BATCH = 100
@@ -159,7 +160,7 @@ def delete_on_a_full_disk(path: str, limit: int, index: str, singly: int) -> int
         random.Random(limit).shuffle(ids)
         for i in ids[:singly]:
             assert db.delete([i]) == 1
-        assert db.verify() == []
+        assert damages(db.verify()) == []  # there may be advice: the first of many equal vectors may be deleted
         assert db.delete(ids) == len(ids) - singly
         assert db.verify() == []
         add(db, 0)
