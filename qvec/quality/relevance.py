@@ -75,7 +75,7 @@ def figures(ranked: Sequence[Int64Array], relevant: Sequence[Grades], k: int) ->
     """Return nDCG@k, recall@k, the reciprocal rank within k, and hit@k of each query: float64 [n, 4].
 
     DCG: the sum of grade / log2(1 + rank) (Jarvelin and Kekalainen, 2002); nDCG divides by that of the best order. The
-    reciprocal rank is that of the first relevant row, 0 if none is among the first k.
+    reciprocal rank is that of the first relevant row, 0 if no row is among the first k.
     """
     discounts = 1 / np.log2(np.arange(2, k + 2))
     made = np.zeros((len(ranked), len(MEASURES)))
