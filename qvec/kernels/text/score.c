@@ -37,9 +37,9 @@ typedef struct {
     float sums[QV_WINDOW], *norms;       /* of the window: scores; for each field the second term of the denominator */
     uint32_t candidates[QV_WINDOW + 16]; /* whole vectors are stored */
     float scores[QV_WINDOW + 16];
-    uint64_t *filled;   /* for each field, the groups of 64 rows whose norms are there */
-    uint32_t n_touched; /* in candidates: rows with a sum, if there are few */
-    int is_sparse;      /* whether they are few */
+    uint64_t *filled;                 /* for each field, the groups of 64 rows whose norms are there */
+    uint64_t touched[QV_WINDOW / 64]; /* bitmap of the rows with a sum, if there are few */
+    int is_sparse;                    /* whether they are few */
     qv_contribute_fn *contribute;
     qv_text_work *work;
 } window;
@@ -156,11 +156,10 @@ static int need_norms(window *w, uint32_t number, uint64_t groups, uint32_t star
     return QV_OK;
 }
 
-/* The groups of 64 rows of some rows of the window. */
-static uint64_t groups_of(const uint32_t *rows, uint32_t n, uint32_t start) {
-    uint64_t groups = 0;
-    for (uint32_t i = 0; i < n; i++) groups |= 1ull << ((rows[i] - start) / QV_LENGTHS & 63);
-    return groups;
+/* The groups of 64 rows from one row of the window to another. */
+static uint64_t groups_between(uint32_t first, uint32_t last, uint32_t start) {
+    unsigned low = (first - start) / QV_LENGTHS & 63, high = (last - start) / QV_LENGTHS & 63;
+    return ~0ull >> (63 - high) & ~0ull << low;
 }
 
 /* About how many postings a list has in the window. */
@@ -185,16 +184,17 @@ static int add_list(window *w, cursor *c, uint32_t start, uint32_t stop) {
         uint32_t from = 0, to = c->n;
         while (from < c->n && c->rows[from] < start) from++;
         while (to > from && c->rows[to - 1] >= stop) to--;
+        if (from == to) continue;
         const uint32_t *rows = c->rows + from;
-        if (norms && need_norms(w, c->of->field, groups_of(rows, to - from, start), start) != QV_OK) return QV_DAMAGED;
+        if (norms && need_norms(w, c->of->field, groups_between(rows[0], c->rows[to - 1], start), start) != QV_OK)
+            return QV_DAMAGED;
         w->contribute(rows, c->values + from, to - from, start, norms, c->of->weight, scores);
         w->work->postings += to - from;
         if (w->is_sparse) {
             for (uint32_t i = 0; i < to - from; i++) {
                 uint32_t at = (rows[i] - start) & (QV_WINDOW - 1);
                 if (!qv_rows_have(&c->of->valid, rows[i])) continue;
-                w->candidates[w->n_touched] = at;
-                w->n_touched += w->sums[at] == 0 && w->n_touched < QV_WINDOW;
+                w->touched[at >> 6] |= 1ull << (at & 63);
                 w->sums[at] += scores[i];
             }
             continue;
@@ -275,11 +275,6 @@ static int complete(window *w, uint32_t n_left, float left, float limit, uint32_
     return QV_OK;
 }
 
-static int by_number(const void *a, const void *b) {
-    uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
-    return (x > y) - (x < y);
-}
-
 /* The rows of the window whose sums are above a limit, ascending, as candidates; the sums are cleared. */
 static uint32_t collect(window *w, uint32_t n_rows, float limit) {
     if (!w->is_sparse) {
@@ -288,15 +283,17 @@ static uint32_t collect(window *w, uint32_t n_rows, float limit) {
         memset(w->sums, 0, rounded * sizeof *w->sums);
         return count;
     }
-    qsort(w->candidates, w->n_touched, sizeof *w->candidates, by_number);
     uint32_t count = 0;
-    for (uint32_t i = 0; i < w->n_touched; i++) {
-        uint32_t at = w->candidates[i];
-        float sum = w->sums[at];
-        w->sums[at] = 0;
-        w->candidates[count] = at;
-        w->scores[count] = sum;
-        count += sum > limit;
+    for (uint32_t word = 0; word < QV_WINDOW / 64; word++) {
+        for (uint64_t bits = w->touched[word]; bits; bits &= bits - 1) {
+            uint32_t at = 64 * word + (uint32_t)__builtin_ctzll(bits);
+            float sum = w->sums[at];
+            w->sums[at] = 0;
+            w->candidates[count] = at;
+            w->scores[count] = sum;
+            count += sum > limit;
+        }
+        w->touched[word] = 0;
     }
     w->is_sparse = 0;
     return count;
@@ -315,7 +312,6 @@ static int search_window(window *w, uint32_t start, uint32_t stop, qv_pool *pool
     for (uint32_t i = n_left; i < w->n_open && postings < FEW_POSTINGS; i++)
         postings += postings_in(w->open[i], start, stop);
     w->is_sparse = postings < FEW_POSTINGS;
-    w->n_touched = 0;
     for (uint32_t i = n_left; i < w->n_open; i++) {
         int status = add_list(w, w->open[i], start, stop);
         if (status != QV_OK) return status;
@@ -377,6 +373,7 @@ static window *allocate(const qv_text_query *query) {
     w->cursors = (cursor *)(w->open + query->n_lists);
     w->norms = (float *)((uint8_t *)w->cursors + cursors);
     memset(w->sums, 0, sizeof w->sums);
+    memset(w->touched, 0, sizeof w->touched);
     w->filled = (uint64_t *)(w->norms + (size_t)query->n_fields * QV_WINDOW);
     w->is_sparse = 0;
     memset(w->norms, 0, norms);
