@@ -42,14 +42,16 @@ def main() -> None:
     texts, relevant = [one["question"] for one in asked], [one["passage"] for one in asked]
     fields = {"title": "text", "text": "text"}
     payloads = [{name: one[name] for name in fields} for one in passages]
-    with tempfile.TemporaryDirectory() as work:
-        with qvec.create(Path(work) / "a.qvec", vectors.shape[1], metric="cosine", index="flat", fields=fields) as db:
-            db.add(vectors, payloads=payloads)
-            for measure in args.measure:
-                for seed in range(args.seeds):
-                    choice = db.tune_fusion(queries, texts=texts, relevant=relevant, measure=measure, seed=seed)
-                    print(f"chosen by {measure}, seed {seed}: {choice!r}")
-                    print(choice, end="\n\n")
+    with (
+        tempfile.TemporaryDirectory() as work,
+        qvec.create(Path(work) / "a.qvec", vectors.shape[1], metric="cosine", index="flat", fields=fields) as db,
+    ):
+        db.add(vectors, payloads=payloads)
+        for measure in args.measure:
+            for seed in range(args.seeds):
+                choice = db.tune_fusion(queries, texts=texts, relevant=relevant, measure=measure, seed=seed)
+                print(f"chosen by {measure}, seed {seed}: {choice!r}")
+                print(choice, end="\n\n")
 
 
 if __name__ == "__main__":

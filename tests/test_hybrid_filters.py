@@ -81,7 +81,7 @@ def test_hybrid_searches_with_filters_are_exact_and_full(path: Path, name: str, 
                 expected = sorted(rrf([lists[one] for one in inputs]).values(), reverse=True)[:K]
             assert len(hits) == min(K, len(allowed) if "vector" in inputs else len(lists["text"]))
             assert set(hits.ids[: len(hits)].tolist()) <= allowed
-            tolerance = 2e-3 if "sparse" in inputs else 1e-5  # rounded weights may exchange neighbors in rank
+            tolerance = 2e-2 if "sparse" in inputs else 1e-5  # rounded weights may exchange neighbors in rank
             np.testing.assert_allclose(hits.scores[: len(hits)], expected, rtol=tolerance)
 
 

@@ -55,7 +55,7 @@ def many(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Iterator[Any]
         return
     shards.create(folder / "s", DIM, fields=FIELDS, index="flat", code="f32")
     blocks = [
-        shards.write_block(folder / "s", f"b{part.start}", X[part], list(part), [payload(i) for i in part])
+        shards.write_block(folder / "s", f"b{part.start:04}", X[part], list(part), [payload(i) for i in part])
         for part in rows
     ]
     shards.commit(folder / "s", blocks)
@@ -133,7 +133,7 @@ def test_scores_of_shards_alone_would_differ(one: qvec.Collection, many: Any) ->
 )
 def test_wrong_searches_are_refused(many: Any, options: dict[str, Any], message: str) -> None:
     with pytest.raises(qvec.InputError, match=message):
-        many.search(options.pop("query", None), **options)
+        many.search(options.get("query"), **{name: value for name, value in options.items() if name != "query"})
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_a_missing_shard_is_named(tmp_path: Path) -> None:
     folder = tmp_path / "s"
     shards.create(folder, DIM, fields=FIELDS)
     blocks = [
-        shards.write_block(folder, f"b{i}", X[i : i + 50], range(i, i + 50), [payload(j) for j in range(i, i + 50)])
+        shards.write_block(folder, f"b{i:04}", X[i : i + 50], range(i, i + 50), [payload(j) for j in range(i, i + 50)])
         for i in (0, 50)
     ]
     shards.commit(folder, blocks)

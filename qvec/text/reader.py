@@ -47,15 +47,7 @@ def _text_field(reading: Snapshot, name: str, counts: FieldCounts) -> PostingFie
     field = reading.state.fields[name]
     options, lengths = field.postings.options, reading.columns[lengths_column(field.number)]
     known = dict(counts.frequencies)
-    return PostingField(
-        _segments(reading, name),
-        lengths,
-        counts.docs,
-        counts.tokens,
-        options.k1,
-        options.b,
-        *([known] if known else []),
-    )
+    return PostingField(_segments(reading, name), lengths, counts.docs, counts.tokens, options.k1, options.b, known)
 
 
 def _segments(reading: Snapshot, name: str) -> list[Segment]:
