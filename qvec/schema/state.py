@@ -201,6 +201,11 @@ class State:
     partial_fields: Mapping[str, Count] = field(default_factory=dict)
     erasing: bool = False
 
+    @property
+    def complete_fields(self) -> dict[str, FieldDeclaration]:
+        """The declared fields that cover every row."""
+        return {name: one for name, one in self.fields.items() if name not in self.partial_fields}
+
     def generation(self, number: object) -> GenerationRecord:
         """Return the record of a generation. InputError lists the existing numbers."""
         for record in self.generations:
