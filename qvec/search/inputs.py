@@ -54,10 +54,14 @@ class RawInputs(NamedTuple):
         alone = self.sparse is None and self.fusion is None and self.fusion_depth is None and self.statistics is None
         return alone and self.highlight is False and isinstance(self.text, str)
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether there is neither text nor a sparse vector."""
-        return self.text is None and self.sparse is None
+    def check(self, has_vector: bool) -> None:
+        """Raise InputError if there is neither text nor a sparse vector."""
+        if self.text is None and self.sparse is None:
+            raise InputError(
+                "give text or sparse: fusion, text_weights, highlight and fusion_depth are for them"
+                if has_vector
+                else "give query, text or sparse"
+            )
 
 
 class Query(NamedTuple):
