@@ -244,7 +244,7 @@ class Transaction(Snapshot):
         """Undo everything. Ending twice, or ending the parent's transaction in a forked child, has no effect."""
         if self.txn is None or self.epoch != fork_epoch():
             return
-        if not self.owner.is_running_here and not self.owner.has_ended:
+        if not self.owner.has_ended and not self.owner.is_running_here:
             raise InputError("a write transaction must be ended by the thread that began it")
         self.live().abort()
         self.txn = None
