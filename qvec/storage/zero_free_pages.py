@@ -61,14 +61,14 @@ def _zero_in_steps(store: Store, eraser: PageEraser, patience: float) -> None:
     while True:
         with store.exclusive("erases"):
             if is_only_writer := env.pair.is_only_writer():
-                oldest = min(env.reader_commits(), default=eraser.commit)  # at most that of the eraser's own snapshot
-                ended = eraser.step(oldest)
-                if ended and oldest >= eraser.commit:
+                earlier = [commit for commit in env.reader_commits() if commit < eraser.commit]
+                ended = eraser.step(min(earlier, default=eraser.commit))
+                if ended and not earlier:
                     return
         if is_only_writer and not ended:
             continue
         if time.monotonic() >= deadline:
-            what = "reads earlier commits" if is_only_writer else WRITES
+            what = f"reads {len(earlier)} earlier commits" if is_only_writer else WRITES
             raise LockedError(f"{store.path}: another process {what}{users_of(env.pair.data_fd)}")
         time.sleep(PAUSE_FOR_OTHERS)
 
