@@ -113,7 +113,7 @@ def test_blocks_of_generators_that_end_in_the_wrong_order_are_undone(path: Path)
 
 
 def left_open(db: qvec.Collection) -> Any:
-    """A transaction with a nested one, both of which outlive the thread that began them."""
+    """Two nested transactions, which outlive the thread that began them."""
     blocks: list[Any] = []
 
     def begin() -> None:
