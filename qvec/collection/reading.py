@@ -45,6 +45,7 @@ if TYPE_CHECKING:  # imported by the calls that need them, to keep `import qvec`
     from qvec.common.types import Batch, GroupKeywords, HybridKeywords, ManyIds, Query, SearchKeywords, UnknownArray
     from qvec.quality.query_sample import QuerySample
     from qvec.text.options import Sparse, Text
+    from qvec.text.statistics import TextStatistics
 
 
 class ReadableCollection:
@@ -186,6 +187,7 @@ class ReadableCollection:
         fusion: Literal["rrf", "weighted"] | Mapping[str, float] | None = None,
         fusion_depth: int | None = None,
         text_weights: Mapping[str, float] | None = None,
+        statistics: TextStatistics | None = None,
         highlight: bool = False,
         where: Where | Sequence[Where | None] | None = None,
         ids_in: Any = None,
@@ -231,12 +233,13 @@ class ReadableCollection:
         fusion: how the lists of several inputs are joined: "rrf" (reciprocal ranks), "weighted" (scaled scores), or the
         weights of scaled scores, ``{"vector": 0.6, "text": 0.4}``. fusion_depth: length of the lists; default: 100.
         text_weights: of text fields, 1 if not named. highlight: find the words of the text in the hits' payloads.
+        statistics: document counts of several collections, for comparable scores (:meth:`text_statistics`).
 
         If there are fewer than k vectors, all are returned, and the arrays are padded (:class:`Hits`).
         """
         options = (k, include, max_distance, offset, mmr, None, 1, ef, nprobe, oversample, exact, recall)
         plain = text is None and sparse is None and fusion is None and fusion_depth is None and text_weights is None
-        if plain and highlight is False and query is not None:
+        if plain and statistics is None and highlight is False and query is not None:
             if where is None and ids_in is None and threads is None and timeout is None:
                 hits: Hits | None = self._search_prepared(query, options)
                 if hits is not None:
@@ -244,7 +247,7 @@ class ReadableCollection:
             else:
                 self._store.searches += 1
             return self._searches.search(query, options, where, ids_in, threads, timeout)
-        given = text, sparse, fusion, fusion_depth, text_weights, highlight
+        given = text, sparse, fusion, fusion_depth, text_weights, highlight, statistics
         return self._search_inputs(query, options, given, where, ids_in, threads, timeout)
 
     @overload
@@ -397,6 +400,19 @@ class ReadableCollection:
         with self._store.read() as snap:
             rows = live_rows(snap)
             return ids_of_rows(snap, rows) if len(rows) else id_array(as_ids([], self._config.ids))
+
+    def text_statistics(
+        self, texts: Sequence[str], *, text_weights: Mapping[str, float] | None = None
+    ) -> TextStatistics:
+        """The counts of documents that the scores of some texts depend on.
+
+        Sets of shards add up those of all shards (``TextStatistics.sum``) and search each with ``statistics=``.
+        text_weights: of the search. Raises InputError without a text field.
+        """
+        from qvec.search.inputs import statistics_of
+
+        with self._store.read() as snap:
+            return statistics_of(snap, texts, text_weights)
 
     def count(self, where: Where | None = None) -> int:
         """Return the number of stored vectors, or of those that match a filter; see :meth:`search` for ``where``."""
