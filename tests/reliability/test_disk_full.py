@@ -172,10 +172,12 @@ def delete_on_a_full_disk(path: str, limit: int, index: str, singly: int) -> int
     ("limit", "index"),
     [
         (2 * MIB, "ivf"),
-        *(pytest.param(3 * MIB, index, marks=pytest.mark.slow) for index in ("hnsw", "packed")),
-        pytest.param(3_989_504, "hnsw", marks=pytest.mark.slow),  # copies of all pages of ids would not fit
+        (3 * MIB, "hnsw"),
+        (3 * MIB, "packed"),
+        (3_989_504, "hnsw"),  # copies of all pages of ids would not fit
     ],
 )
+@pytest.mark.slow
 def test_vectors_are_deleted_on_a_full_disk(path: Path, limit: int, index: str) -> None:
     assert run(delete_on_a_full_disk, str(path), limit, index, 50 if limit % MIB else 100) >= BATCH
 
