@@ -208,7 +208,7 @@ def test_info_shows_sizes_a_person_can_read(run) -> None:
 
 def test_verify_reports_a_sound_store(run) -> None:
     run("import", "s.qvec", "x.npy")
-    assert run("verify", "s.qvec") == (0, "s.qvec: sound\n", "")
+    assert run("verify", "s.qvec") == (0, "s.qvec: no damage\n", "")
     assert run("verify", "s.qvec", "--json")[:2] == (0, '{"store": "s.qvec", "problems": [], "advice": []}\n')
 
 
