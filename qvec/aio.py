@@ -117,6 +117,7 @@ class AsyncCollection:
     rollback = _write(Collection.rollback)
     drop_generation = _write(Collection.drop_generation)
     tune = _write(Collection.tune)
+    tune_fusion = _write(Collection.tune_fusion)
     repair = _write(Collection.repair)
     optimize = _write(Collection.optimize)
     compact = _write(Collection.compact)
@@ -129,6 +130,7 @@ class AsyncCollection:
     choose = _read(Collection.choose)
     drift = _read(Collection.drift)
     stats = _read(Collection.stats)
+    text_statistics = _read(Collection.text_statistics)
     verify = _read(Collection.verify)
     backup = _read(Collection.backup)
 
