@@ -30,13 +30,7 @@ from qvec.rows.access import RowAccess
 from qvec.rows.lookup import id_array, ids_of_rows, live_rows
 from qvec.rows.results import Records
 from qvec.schema.config import Config
-from qvec.schema.validation import (
-    MAX_K,
-    MAX_ROWS,
-    as_ids,
-    check_count,
-    id_keys,
-)
+from qvec.schema.validation import MAX_K, MAX_ROWS, as_ids, check_count, id_keys
 from qvec.search.pipeline import Searches
 from qvec.search.results import BatchHits, Hits
 from qvec.storage.store import TIMEOUT, Store
@@ -45,6 +39,7 @@ if TYPE_CHECKING:  # imported by the calls that need them, to keep `import qvec`
     from qvec.common.types import Batch, GroupKeywords, HybridKeywords, ManyIds, Query, SearchKeywords, UnknownArray
     from qvec.quality.query_sample import QuerySample
     from qvec.text.options import Sparse, Text
+    from qvec.text.statistics import TextStatistics
 
 
 class ReadableCollection:
@@ -151,9 +146,7 @@ class ReadableCollection:
     def fields(self) -> Mapping[str, FieldType]:
         """The declared fields, name -> type. Filters (``where=``) refer to them."""
         with self._store.read() as snap:
-            state = snap.state
-            declared = {name: one.type for name, one in state.fields.items() if name not in state.partial_fields}
-            return MappingProxyType(declared)
+            return MappingProxyType({name: one.type for name, one in snap.state.complete_fields.items()})
 
     @property
     def declarations(self) -> dict[str, FieldType | Text | Sparse]:
@@ -161,8 +154,7 @@ class ReadableCollection:
         from qvec.filters.schema import as_declared
 
         with self._store.read() as snap:
-            state = snap.state
-            return {name: as_declared(one) for name, one in state.fields.items() if name not in state.partial_fields}
+            return {name: as_declared(one) for name, one in snap.state.complete_fields.items()}
 
     # --- searching ---
 
@@ -186,6 +178,7 @@ class ReadableCollection:
         fusion: Literal["rrf", "weighted"] | Mapping[str, float] | None = None,
         fusion_depth: int | None = None,
         text_weights: Mapping[str, float] | None = None,
+        statistics: TextStatistics | None = None,
         highlight: bool = False,
         where: Where | Sequence[Where | None] | None = None,
         ids_in: Any = None,
@@ -231,12 +224,13 @@ class ReadableCollection:
         fusion: how the lists of several inputs are joined: "rrf" (reciprocal ranks), "weighted" (scaled scores), or the
         weights of scaled scores, ``{"vector": 0.6, "text": 0.4}``. fusion_depth: length of the lists; default: 100.
         text_weights: of text fields, 1 if not named. highlight: find the words of the text in the hits' payloads.
+        statistics: document counts of several collections, for comparable scores (:meth:`text_statistics`).
 
         If there are fewer than k vectors, all are returned, and the arrays are padded (:class:`Hits`).
         """
         options = (k, include, max_distance, offset, mmr, None, 1, ef, nprobe, oversample, exact, recall)
         plain = text is None and sparse is None and fusion is None and fusion_depth is None and text_weights is None
-        if plain and highlight is False and query is not None:
+        if plain and statistics is None and highlight is False and query is not None:
             if where is None and ids_in is None and threads is None and timeout is None:
                 hits: Hits | None = self._search_prepared(query, options)
                 if hits is not None:
@@ -244,8 +238,8 @@ class ReadableCollection:
             else:
                 self._store.searches += 1
             return self._searches.search(query, options, where, ids_in, threads, timeout)
-        given = text, sparse, fusion, fusion_depth, text_weights, highlight
-        return self._search_inputs(query, options, given, where, ids_in, threads, timeout)
+        given = text, sparse, fusion, fusion_depth, text_weights, highlight, statistics
+        return self._searches.search_inputs(query, options, given, where, ids_in, threads, timeout)
 
     @overload
     def search_by_id(self, ids: int | str, k: int = 10, **options: Unpack[SearchKeywords]) -> Hits: ...
@@ -322,26 +316,14 @@ class ReadableCollection:
         """
         if not isinstance(group_by, str):
             raise InputError(f"group_by must be the name of a declared field, got {group_by!r}")
-        options = (
-            k,
-            include,
-            max_distance,
-            offset,
-            None,
-            group_by,
-            group_size,
-            ef,
-            nprobe,
-            oversample,
-            exact,
-            recall,
-        )
+        groups = group_by, group_size
+        options = (k, include, max_distance, offset, None, *groups, ef, nprobe, oversample, exact, recall)
         plain = text is None and sparse is None and fusion is None and fusion_depth is None and text_weights is None
         if plain and highlight is False and query is not None:
             self._store.searches += 1
             return self._searches.search(query, options, where, ids_in, threads, timeout)
         given = text, sparse, fusion, fusion_depth, text_weights, highlight
-        return self._search_inputs(query, options, given, where, ids_in, threads, timeout)
+        return self._searches.search_inputs(query, options, given, where, ids_in, threads, timeout)
 
     # --- reading ---
 
@@ -381,22 +363,28 @@ class ReadableCollection:
 
         Close the iterator to end the scan early.
         """
-        from qvec.search.row_selection import matching_rows
+        from qvec.search.row_selection import scan
 
-        size = check_count("batch_size", batch_size, 1, MAX_K)
-        with self._store.read() as snap:
-            version = snap.version
-            for records in self._access.reader(snap).in_batches(matching_rows(snap, where), size):
-                if snap.version != version:
-                    raise InputError("the transaction has changed the collection since this scan began")
-                with self._store.idle(snap):
-                    yield records
+        yield from scan(self._store, self._access, where, check_count("batch_size", batch_size, 1, MAX_K))
 
     def ids(self) -> Ids:
         """The ids of all stored vectors, oldest first: int64 [n], or [n] of str."""
         with self._store.read() as snap:
             rows = live_rows(snap)
             return ids_of_rows(snap, rows) if len(rows) else id_array(as_ids([], self._config.ids))
+
+    def text_statistics(
+        self, texts: Sequence[str], *, text_weights: Mapping[str, float] | None = None
+    ) -> TextStatistics:
+        """The counts of documents that the scores of some texts depend on.
+
+        Sets of shards add up those of all shards (``TextStatistics.sum``) and search each with ``statistics=``.
+        text_weights: of the search. Raises InputError without a text field.
+        """
+        from qvec.search.inputs import statistics_of
+
+        with self._store.read() as snap:
+            return statistics_of(snap, texts, text_weights)
 
     def count(self, where: Where | None = None) -> int:
         """Return the number of stored vectors, or of those that match a filter; see :meth:`search` for ``where``."""
@@ -421,24 +409,6 @@ class ReadableCollection:
             return snap.row_of(key) is not None
 
     # --- parts ---
-
-    def _search_inputs(
-        self,
-        query: Any,
-        options: Any,
-        given: tuple[Any, ...],
-        where: Any,
-        ids_in: Any,
-        threads: int | None,
-        timeout: float | None,
-    ) -> Hits | BatchHits:
-        from qvec.search.inputs import RawInputs
-
-        inputs = RawInputs(*given)
-        if inputs.is_empty:
-            missing = "query, text or sparse" if query is None else "text or sparse: fusion, text_weights, highlight"
-            raise InputError(f"give {missing}{'' if query is None else ' and fusion_depth are for them'}")
-        return self._searches.search_inputs(query, options, inputs, where, ids_in, threads, timeout)
 
     def _take_queries(self, queries: Float32Array) -> None:
         self._queries.take(queries)
