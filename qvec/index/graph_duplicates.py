@@ -39,6 +39,8 @@ def with_linked_rows(data: IndexInput, equal: Rows, first: Rows, new: Rows) -> t
     other rows of the groups and, for each, the linked row, ascending. An attached row has one edge to the linked row
     of its group that is not a tree edge.
     """
+    if len(equal) == 0:
+        return equal, first
     rows = np.concatenate([np.unique(first), equal]).astype(np.int64)
     group = np.concatenate([np.unique(first), first]).astype(np.int64)
     order = np.lexsort((rows, np.isin(rows, new), group))

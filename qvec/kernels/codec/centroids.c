@@ -127,7 +127,7 @@ QV_INLINE int nearest(const float *keys, const float *half, int n) {
 
 QV_DEFINE_WIDE(static, int, nearest_best, (const float *keys, const float *half, int n), (keys, half, n), nearest)
 
-#define TOGETHER 4 /* vectors that are scored at once */
+#define VECTORS_AT_ONCE 4 /* vectors that are scored at once */
 
 /* Score several coded vectors against a tile of centroids. */
 typedef void (*score_tiles_fn)(const qv_codec *codec, const qv_query *const *queries, int n, int first, int count,
@@ -143,9 +143,9 @@ static void score_tiles(const qv_codec *codec, const qv_query *const *queries, i
 /* Dot products of four queries with four rows: each load of a row serves all queries. */
 QV_TARGET_AVX512 static void dots_avx512(const qv_query *const *queries, const uint8_t *const *rows, int bytes,
                                          int32_t (*dots)[QV_GROUP]) {
-    __m512i sums[TOGETHER][QV_GROUP];
+    __m512i sums[VECTORS_AT_ONCE][QV_GROUP];
 #pragma GCC unroll 4
-    for (int q = 0; q < TOGETHER; q++)
+    for (int q = 0; q < VECTORS_AT_ONCE; q++)
 #pragma GCC unroll 4
         for (int r = 0; r < QV_GROUP; r++) sums[q][r] = _mm512_setzero_si512();
     for (int i = 0; i < bytes; i += 64) {
@@ -153,14 +153,14 @@ QV_TARGET_AVX512 static void dots_avx512(const qv_query *const *queries, const u
 #pragma GCC unroll 4
         for (int r = 0; r < QV_GROUP; r++) data[r] = _mm512_loadu_si512(rows[r] + i);
 #pragma GCC unroll 4
-        for (int q = 0; q < TOGETHER; q++) {
+        for (int q = 0; q < VECTORS_AT_ONCE; q++) {
             __m512i codes = _mm512_loadu_si512((const int8_t *)(queries[q] + 1) + i);
 #pragma GCC unroll 4
             for (int r = 0; r < QV_GROUP; r++) sums[q][r] = _mm512_dpbusd_epi32(sums[q][r], data[r], codes);
         }
     }
 #pragma GCC unroll 4
-    for (int q = 0; q < TOGETHER; q++) _mm_storeu_si128((__m128i *)dots[q], sum_lanes_avx512(sums[q]));
+    for (int q = 0; q < VECTORS_AT_ONCE; q++) _mm_storeu_si128((__m128i *)dots[q], sum_lanes_avx512(sums[q]));
 }
 
 /* The same keys as those of score_tile. The last group may write up to three keys that are not used. */
@@ -168,7 +168,7 @@ static void score_tiles_avx512(const qv_codec *codec, const qv_query *const *que
                                const float *scales, float (*keys)[QV_MAX_CENTROIDS]) {
     for (int i = 0; i < count; i += QV_GROUP) {
         const uint8_t *rows[QV_GROUP];
-        int32_t dots[TOGETHER][QV_GROUP];
+        int32_t dots[VECTORS_AT_ONCE][QV_GROUP];
         for (int r = 0; r < QV_GROUP; r++) rows[r] = offset_row(codec, first + (i + r < count ? i + r : count - 1));
         dots_avx512(queries, rows, codec->offset_codec->data_size, dots);
         for (int q = 0; q < n; q++) {
@@ -197,10 +197,10 @@ static void find_centroids(const qv_codec *codec, const uint8_t *coded, size_t s
     load_factors(codec, &factors);
     for (int first = 0; first < codec->n_offsets; first += TILE) {
         int count = codec->n_offsets - first < TILE ? codec->n_offsets - first : TILE;
-        for (int i = 0; i < n; i += TOGETHER) {
-            const qv_query *queries[TOGETHER];
-            int together = n - i < TOGETHER ? n - i : TOGETHER;
-            for (int q = 0; q < TOGETHER; q++)
+        for (int i = 0; i < n; i += VECTORS_AT_ONCE) {
+            const qv_query *queries[VECTORS_AT_ONCE];
+            int together = n - i < VECTORS_AT_ONCE ? n - i : VECTORS_AT_ONCE;
+            for (int q = 0; q < VECTORS_AT_ONCE; q++)
                 queries[q] = (const qv_query *)(coded + (size_t)(i + (q < together ? q : 0)) * size);
             score(codec, queries, together, first, count, factors.scale, keys + i);
         }
