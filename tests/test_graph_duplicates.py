@@ -42,24 +42,13 @@ def recall_by_distance(db: Any, x: Float32, queries: Float32, metric: Metric) ->
     return float(np.mean(found <= distances[:, -1:] + 1e-4 * np.abs(distances[:, -1:]) + 1e-5))
 
 
-CROWDED = "two queries of 200 find hardly anything but copies, which are long and fill the candidate list"
-
-
 @pytest.mark.parametrize("sizes", [[], [1500], [1000] * 9], ids=["at once", "in two parts", "in batches"])
 @pytest.mark.parametrize(("copies", "groups"), [(1500, 1), (6000, 12), (1500, 30)])
 @pytest.mark.parametrize(("metric", "code"), [("l2", None), ("cosine", None), ("l2", qvec.Int4()), ("ip", None)])
 @pytest.mark.slow
 def test_copies_at_the_start_cost_no_recall(
-    request: pytest.FixtureRequest,
-    tmp_path: Path,
-    sizes: list[int],
-    copies: int,
-    groups: int,
-    metric: Metric,
-    code: Any,
+    tmp_path: Path, sizes: list[int], copies: int, groups: int, metric: Metric, code: Any
 ) -> None:
-    if (metric, groups, sizes) == ("ip", 12, [1500]):
-        request.applymarker(pytest.mark.xfail(reason=CROWDED, strict=True))
     x, queries = vectors(copies, groups)
     recalls: list[float] = []
     for order in (np.arange(len(x)), np.random.default_rng(1).permutation(len(x))):

@@ -116,7 +116,7 @@ static int by_size(const void *a, const void *b) {
     return x->cluster < y->cluster ? -1 : x->cluster > y->cluster;
 }
 
-/* Turn sizes of groups, counts[i + 1] of group i, into the positions at which the groups begin. */
+/* Replace the sizes of groups, counts[i + 1] of group i, by the positions at which the groups begin. */
 static void accumulate(uint64_t *counts, size_t n) {
     for (size_t i = 0; i < n; i++) counts[i + 1] += counts[i];
 }
