@@ -117,6 +117,7 @@ class AsyncCollection:
     rollback = _write(Collection.rollback)
     drop_generation = _write(Collection.drop_generation)
     tune = _write(Collection.tune)
+    tune_fusion = _write(Collection.tune_fusion)
     repair = _write(Collection.repair)
     optimize = _write(Collection.optimize)
     compact = _write(Collection.compact)
@@ -128,7 +129,9 @@ class AsyncCollection:
     evaluate = _read(Collection.evaluate)
     choose = _read(Collection.choose)
     drift = _read(Collection.drift)
+    recall_curves = _read(Collection.recall_curves)
     stats = _read(Collection.stats)
+    text_statistics = _read(Collection.text_statistics)
     verify = _read(Collection.verify)
     backup = _read(Collection.backup)
 

@@ -8,12 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, get_args, overload
 
-import numpy as np
-
 from qvec.codes.configs import CodeConfig, IndexConfig
 from qvec.collection.reading import ReadableCollection
+from qvec.collection.writing import NewRows, update_payloads
 from qvec.common.console import as_progress
-from qvec.common.errors import CorruptError, InputError, LockedError
+from qvec.common.errors import InputError
 from qvec.common.findings import Finding, damages
 from qvec.common.switch_interval import short_switch_interval
 from qvec.common.types import (
@@ -30,27 +29,18 @@ from qvec.common.types import (
 )
 from qvec.index import Progress
 from qvec.maintenance.state_check import state_codec
-from qvec.maintenance.stats import collect_stats
 from qvec.quality.recall import MAX_EVALUATED_ROWS, OVERSAMPLES, CodeNames
-from qvec.rows.lookup import find_rows
-from qvec.rows.reader import refuse_missing
 from qvec.rows.results import AddResult
 from qvec.schema.generations import Generation, list_generations
 from qvec.schema.payloads import table_parts
-from qvec.schema.quantizer_export import Transfer, export_quantizer, import_quantizer
+from qvec.schema.quantizer_export import Transfer
 from qvec.schema.state import ListsState
 from qvec.schema.validation import (
     as_id_set,
-    as_ids,
-    as_originals,
-    as_payloads,
-    as_stored,
-    as_vectors,
-    check_unique,
     id_keys,
     worker_threads,
 )
-from qvec.search.curves import Curves, outdated
+from qvec.search.curves import Curves, outdated, stored_curves
 from qvec.storage.store import Store
 
 if TYPE_CHECKING:  # imported by the calls that need them, to keep `import qvec` fast
@@ -67,7 +57,7 @@ if TYPE_CHECKING:  # imported by the calls that need them, to keep `import qvec`
     from qvec.quality.fusion_tuning import FusionChoice
     from qvec.quality.relevance_report import RelevanceReport
     from qvec.quality.report import Report
-    from qvec.schema.fusion import Measure
+    from qvec.schema.fusion import Measure, TunedFusion
     from qvec.search.fusion import Fusion
     from qvec.text.options import Sparse, Text
 
@@ -123,32 +113,19 @@ class Collection(ReadableCollection):
         Raises InputError (also a ValueError) naming the row and the limit, DuplicateIdError, ReadOnlyError or
         DiskFullError; nothing was written then.
         """
-        config = self._config
         self._check_model(model)
         if vector is not None or id is not None:
             if ids is not None or payloads is not None:
                 raise InputError("a table brings ids and payloads itself: give vector and id, or ids and payloads")
             vectors, originals, ids, payloads = table_parts(vectors, vector, id, originals)
         check_choice("on_conflict", on_conflict, get_args(OnConflict))
-        x = as_stored("vectors", vectors, config.dim, config.metric, config.form)
-        exact = as_originals(originals, config, len(x))
-        checked = None if ids is None else as_ids(ids, config.ids)
-        if checked is not None:
-            if len(checked) != len(x):
-                raise InputError(f"{len(checked)} ids for {len(x)} vectors: give one a vector")
-            check_unique(checked)
-        checked_payloads = as_payloads(payloads, len(x))
+        rows = NewRows.checked(self._config, vectors, originals, ids, payloads, sparse)
         workers, report = worker_threads(threads), as_progress(progress, "index")
         with self._store.write() as txn:
             writer = self._access.writer(txn)
-            if sparse is not None:
-                from qvec.text.sparse import with_sparse
-
-                types = {name: field.type for name, field in txn.state.fields.items()}
-                checked_payloads = with_sparse(checked_payloads, sparse, types)
             untrained = writer.is_empty
-            result = writer.add(x, exact, checked, checked_payloads, on_conflict, workers, report)
-            drift = self._alarm.check(txn, x, untrained)
+            result = rows.write(writer, on_conflict, workers, report)
+            drift = self._alarm.check(txn, rows.vectors, untrained)
             repair_due, untuned = result.replaced > 0 and writer.repair_due, outdated(txn.state)
             lists = txn.state.index
             outgrown = isinstance(lists, ListsState) and lists.is_outgrown(txn.state.live)
@@ -198,21 +175,7 @@ class Collection(ReadableCollection):
 
         Raises InputError naming the wrong value, MissingIdError, or DuplicateIdError for an id that occurs twice.
         """
-        check_flag("merge", merge)
-        check_choice("missing", missing, get_args(Missing))
-        wanted = as_ids(ids, self._config.ids)
-        check_unique(wanted)
-        one_for_all = payloads is None or isinstance(payloads, Mapping)
-        checked = as_payloads([payloads], 1) * len(wanted) if one_for_all else as_payloads(payloads, len(wanted))
-        with self._store.write() as txn:
-            keys = id_keys(wanted)
-            rows = find_rows(txn, keys)
-            if missing == "error":
-                refuse_missing(keys, rows, self._config)
-            found = np.flatnonzero(rows >= 0)
-            if len(found):
-                self._access.writer(txn).write_payloads(rows[found], [checked[i] for i in found], merge)
-        return len(found)
+        return update_payloads(self._store, self._access, ids, payloads, merge, missing)
 
     def delete(
         self,
@@ -337,18 +300,12 @@ class Collection(ReadableCollection):
         Raises InputError if the sample is too small (the message says how many vectors are needed), if the code learns
         nothing from a sample, or if there are no originals to encode.
         """
-        from qvec.maintenance.calibrate import train_on
-
-        x = as_vectors("sample", sample, self._config.dim, self._config.metric)
-        trained = train_on(self._store, self._access, x, code, method)
-        return self._measurements.store_trained(trained, x, activate, threads, progress)
+        return self._measurements.calibrate(sample, method, code, activate, threads, progress)
 
     def export_calibration(self, generation: int | None = None, format: Transfer = "json") -> str | bytes:
         """Return a trained code, by default the active one, as JSON text or msgpack bytes for
         :meth:`import_calibration`."""
-        with self._store.read() as snap:
-            record = snap.state.generation(snap.state.active if generation is None else generation)
-            return export_quantizer(record, self._access.load(snap, record.number), self._config, format)
+        return self._measurements.export_calibration(generation, format)
 
     def import_calibration(self, data: str | bytes, *, activate: bool = False) -> Generation:
         """Store what :meth:`export_calibration` returned as a generation; ``activate``: encode every row with it.
@@ -356,8 +313,7 @@ class Collection(ReadableCollection):
         Raises FormatError if the data is damaged or not a calibration, and InputError if the dimension, metric or
         model differs.
         """
-        trained = import_quantizer(data, self._config)
-        return self._measurements.store_trained(trained, None, activate, None, None)
+        return self._measurements.import_calibration(data, activate)
 
     def requantize(
         self,
@@ -547,8 +503,6 @@ class Collection(ReadableCollection):
     ) -> Curves:
         """Measure recall@k against the cost of a search, and store the curves that ``search(recall=)`` uses.
 
-        From 200 queries on, tables are learned that decide for each query when its search is finished.
-
         queries: float32 [m, dim], similar to those of later searches. At most ``n`` of them, drawn with ``seed``, are
         used and stored in the file, so that the curves can be measured again when the codes change or the collection
         has grown by half. None: stored rows, each searched for among the others; their neighbors are easier to find
@@ -559,6 +513,11 @@ class Collection(ReadableCollection):
         queries.
         """
         return self._measurements.tune(queries, ks, n, seed, threads, progress)
+
+    def recall_curves(self) -> Curves | None:
+        """Return the curves that :meth:`tune` stored, or None."""
+        with self._store.read() as snap:
+            return stored_curves(snap)
 
     def tune_fusion(
         self,
@@ -593,16 +552,20 @@ class Collection(ReadableCollection):
                 store_fusion(txn, choice.tuned)
         return choice
 
+    @property
+    def fusions(self) -> tuple[TunedFusion, ...]:
+        """What :meth:`tune_fusion` has stored: the defaults of searches, one for each set of inputs."""
+        with self._store.read() as snap:
+            fusions: tuple[TunedFusion, ...] = snap.state.fusions
+            return fusions
+
     def drift(self) -> Drift:
         """Report whether recently added vectors still resemble the sample that the active quantizer was trained on.
 
         The evidence (:class:`qvec.Drift`) includes the recall by codes for sampled queries of this handle: one of 64
         single queries and eight queries of each batch, the newest 256 in total. Queries do not change the level.
         """
-        from qvec.quality.drift_alarm import current_drift
-
-        with self._store.read() as snap:
-            return current_drift(snap, self._access, self._queries)
+        return self._measurements.drift(self._queries)
 
     # --- maintenance ---
 
@@ -612,13 +575,10 @@ class Collection(ReadableCollection):
         ``graph``: also walk the graph to find its degree and reachable rows.
         """
         check_flag("graph", graph)
-        with self._store.read() as snap:
-            shape = None
-            if graph:
-                from qvec.maintenance.verify import graph_shape
+        from qvec.maintenance.stats import collect_stats
 
-                shape = graph_shape(snap, self._access)
-            return collect_stats(snap, self._store, self._config, shape)
+        with self._store.read() as snap:
+            return collect_stats(snap, self._store, self._access, graph)
 
     def verify(self, *, deep: bool = True) -> list[Finding]:
         """Check every block, record, id and edge of the last commit. Returns what was found.
@@ -633,9 +593,7 @@ class Collection(ReadableCollection):
         from qvec.maintenance.verify import verify_snapshot
 
         check_flag("deep", deep)
-        self._outside_transaction(
-            "verify() checks the file, which does not yet contain the changes of this transaction"
-        )
+        self._outside_transaction("verify() checks the file, which lacks the changes of this transaction so far")
         with self._store.read() as snap:
             return verify_snapshot(snap, self._access, deep)
 
@@ -675,8 +633,7 @@ class Collection(ReadableCollection):
         workers, report = 1 if threads is None else worker_threads(threads), as_progress(progress, "optimize")
         with self._store.job("optimizes"), short_switch_interval():
             released = self._maintenance.optimize(workers, report)
-            if self._measurements.is_relinked(workers, report):
-                self._measurements.refresh_curves(worker_threads(threads))
+            self._measurements.relink_if_due(workers, report, worker_threads(threads))
         return released
 
     def compact(self) -> int:
@@ -705,8 +662,6 @@ class Collection(ReadableCollection):
 
         copy_to(self._store, dest)
 
-    # --- parts ---
-
     def _check_model(self, model: str | None) -> None:
         if model is not None and model != self._config.model:
             raise InputError(f"the vectors are of model {model!r}, but the collection of {self._config.model!r}")
@@ -721,15 +676,6 @@ class Collection(ReadableCollection):
         check_choice("missing", missing, get_args(Missing))
         keys = None if ids is None else id_keys(as_id_set(ids, self._config.ids))
         return Deletion(self._access, keys, where, missing, worker_threads(threads))
-
-    def _finish_erasure(self) -> None:
-        """Continue an unfinished erasure."""
-        with self._store.read() as snap:
-            erasing = snap.state.erasing
-        if erasing:
-            # LockedError: snapshots use the data, or another process erases. CorruptError: a repair is needed first
-            with contextlib.suppress(LockedError, CorruptError), self._store.job("erases"):
-                self._maintenance.erase(worker_threads(None), None, patience=0.0)
 
     @cached_property
     def _measurements(self) -> Measurements:
@@ -754,12 +700,6 @@ class Collection(ReadableCollection):
         from qvec.quality.drift_alarm import DriftAlarm
 
         return DriftAlarm(self._access, self._on_drift)
-
-
-def check_on_drift(on_drift: object) -> None:
-    """Raise InputError unless ``on_drift`` is a valid option."""
-    if not (on_drift in (None, "warn", "raise") or callable(on_drift)):
-        raise InputError(f"on_drift must be 'warn', 'raise', a callable or None, got {on_drift!r}")
 
 
 def reopened(path: str, memory: MemoryMode) -> Collection:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from qvec.codes.configs import code_name
 from qvec.common.types import OpenSnapshot, Stats
-from qvec.index import GraphShape
-from qvec.schema.config import Config
+from qvec.maintenance.verify import graph_shape
 from qvec.schema.layout import (
     ADJACENCY,
     CENTROIDS,
@@ -18,14 +17,19 @@ from qvec.schema.layout import (
     SLOTS,
     VECTORS,
 )
-from qvec.schema.state import ListsState, State
+from qvec.schema.quantizers import QuantizerLoader
+from qvec.schema.state import ListsState
 from qvec.storage.stats import collect
 from qvec.storage.store import Snapshot, Store
 
 
-def collect_stats(snap: Snapshot, store: Store, config: Config, graph: GraphShape | None) -> Stats:
-    """Collect counts and sizes. The bytes of codes, vectors and graph are those of the active generation."""
-    state: State = snap.state
+def collect_stats(snap: Snapshot, store: Store, loader: QuantizerLoader, walk: bool) -> Stats:
+    """Collect counts and sizes. The bytes of codes, vectors and graph are those of the active generation.
+
+    walk: also walk the graph.
+    """
+    config, state = loader.config, snap.state
+    graph = graph_shape(snap, loader) if walk else None
     sizes = collect(store)
     names, columns = state.column_names, sizes.column_bytes
     active = None if state.active is None else state.generation(state.active)
