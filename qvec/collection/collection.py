@@ -123,7 +123,7 @@ class Collection(ReadableCollection):
         workers, report = worker_threads(threads), as_progress(progress, "index")
         with self._store.write() as txn:
             writer = self._access.writer(txn)
-            untrained = writer.is_empty
+            untrained = writer.is_untrained
             result = rows.write(writer, on_conflict, workers, report)
             drift = self._alarm.check(txn, rows.vectors, untrained)
             repair_due, untuned = result.replaced > 0 and writer.repair_due, outdated(txn.state)

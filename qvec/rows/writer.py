@@ -57,16 +57,17 @@ class Batch:
 
 
 class Writer:
-    """One write transaction of a collection. Every argument has been checked; nothing is visible before commit.
+    """The rows of one write transaction. Every argument has been checked.
 
-    Codes and originals are written first, to rows that are not visible, with checkpoints: a batch of any size takes
-    little memory and leaves few free pages. Then one commit makes the rows visible.
+    The codes and originals of a batch are written first, to rows that the state does not count. Checkpoints (commits of
+    such rows, which no reader sees) keep the used memory small for a batch of any size, and the file from growing. The
+    last commit changes the state, so that all rows of the batch become visible together.
     """
 
     def __init__(self, txn: Transaction, loader: QuantizerLoader) -> None:
         self.txn, self.loader, self.config = txn, loader, loader.config
         self._quantizers = loader.active(txn)
-        from qvec.filters.maintain import FieldWriter  # late: readers have no use for it
+        from qvec.filters.maintain import FieldWriter  # imported here, because handles that only read do not need it
 
         self.fields = FieldWriter(txn)
 
@@ -76,37 +77,40 @@ class Writer:
         state: State = self.txn.state
         return state
 
-    def change(self, **fields: Any) -> None:
-        """Replace fields of the state."""
-        self.txn.state = replace(self.txn.state, **fields)
+    def change_state(self, **values: Any) -> None:
+        """Replace values of the state."""
+        self.txn.state = replace(self.txn.state, **values)
 
     @property
     def quantizers(self) -> Quantizers:
-        """The quantizers with which rows are stored. A quantizer must have been trained."""
+        """The quantizers of codes and originals. Call this only after the code was trained (not `is_untrained`)."""
         assert self._quantizers is not None
         return self._quantizers
 
     @property
-    def is_empty(self) -> bool:
-        """Whether no quantizer has been trained."""
+    def is_untrained(self) -> bool:
+        """Whether no code has been trained, because no vector was ever stored."""
         return self._quantizers is None
 
     @property
     def columns(self) -> dict[str, Column]:
-        """The active columns under their own names."""
+        """The columns of the active generation by their names without its number: "codes", not "codes.3"."""
         return active_columns(self.txn.columns, self.state.column_names)
 
     # --- adding ---
 
     def use(self, trained: Trained) -> int:
-        """Store the first quantizer and create the columns. Returns the first generation."""
+        """Make a trained code the first generation, without a batch. Returns the number of the generation."""
         self._create_columns(trained.quantizer)
+        return self._activate(trained)
+
+    def _activate(self, trained: Trained) -> int:
         number = register(self.txn, trained)
-        self.change(active=number)
+        self.change_state(active=number)
         return number
 
     def _create_columns(self, quantizer: Quantizer) -> None:
-        """Create the columns of rows. Replace the unused columns that a failed batch has left."""
+        """Create the columns of rows. Replace those that a first batch left when it failed after a checkpoint."""
         self._quantizers = quantizers = self.loader.first(quantizer)
         for name, spec in row_columns(quantizer, quantizers.originals, self.config.ids == "int64").items():
             if name in self.txn.columns:
@@ -161,27 +165,28 @@ class Writer:
         progress: Progress | None,
     ) -> None:
         """Store a batch. ``old_keys``, ``old_rows``: keys and rows of the vectors that it replaces."""
-        trained = self._trained(batch.x) if self.is_empty else None
+        trained = self._trained(batch.x) if self.is_untrained else None
         if trained is not None:
             self._create_columns(trained.quantizer)
-        rows = self._choose_rows(len(batch.x))
-        self._put_vectors(batch, rows, threads)
-        graph = self._build_ahead(rows, threads, progress)
-        # everything from here on is in one commit
+        new_rows = self._choose_rows(len(batch.x))
+        self._put_vectors(batch, new_rows, threads)
+        first_graph = self._build_first_graph(new_rows, threads, progress)
+        # There is no checkpoint from here on: the following changes are in one commit.
         if trained is not None:
-            self.change(active=register(self.txn, trained))
+            self._activate(trained)
         if len(old_rows):
             self.hide(old_keys, old_rows, threads)
-        self.show(batch, rows)
-        if graph is None:
-            self.extend_index(rows, threads, progress)
+        self.show(batch, new_rows)
+        if first_graph is None:
+            self.extend_index(new_rows, threads, progress)
         else:
-            self.change(index=graph)
+            self.change_state(index=first_graph)
 
-    def _build_ahead(self, rows: Rows, threads: int, progress: Progress | None) -> IndexState | None:
-        """Build the graph of the first rows while they are not visible, with checkpoints; None: there is no such graph.
+    def _build_first_graph(self, rows: Rows, threads: int, progress: Progress | None) -> IndexState | None:
+        """Build a graph of the first batch before its rows are visible, so that checkpoints are possible.
 
-        The columns of a graph that a failed batch left are replaced.
+        Returns None if the batch is not the first, or the index is no graph: `extend_index` then adds the rows to the
+        index. A first batch that failed after a checkpoint may have left columns of a graph: they are replaced.
         """
         state, n = self.state, len(rows)
         index = index_for(self.config, replace(state, live=n))
@@ -191,7 +196,7 @@ class Writer:
             if name in self.txn.columns:
                 self.txn.drop_column(name)
             self.txn.add_column(name, spec)
-        self.columns[DELETED].resize(words_for(n))
+        self.columns[DELETED].resize(words_for(n))  # the build reads which rows are deleted: none
         checkpoint = self.txn.checkpoint_if_large
         return index.extend(self.index_input(n, checkpoint), index.empty, rows, threads, progress)
 
@@ -255,7 +260,7 @@ class Writer:
         mark(deleted, rows, False)
         next_id = self._put_ids(batch, rows)
         records = self._put_records(batch, rows)
-        self.change(n=n, live=state.live + len(rows), next_id=next_id, records=state.records + records)
+        self.change_state(n=n, live=state.live + len(rows), next_id=next_id, records=state.records + records)
         self.fields.resize(n)
         self.fields.change(rows.tolist(), [], batch.field_keys)
 
@@ -300,7 +305,7 @@ class Writer:
         data = self.index_input()
         if index.kind != state.kind:  # the collection is now too large for a scan, and every row is linked
             state, rows = index.empty, data.live.astype(np.uint32)
-        self.change(index=index.extend(data, state, rows, threads, progress))
+        self.change_state(index=index.extend(data, state, rows, threads, progress))
 
     @property
     def repair_due(self) -> bool:
@@ -309,7 +314,7 @@ class Writer:
 
     def repair_index(self, limit: int, threads: int) -> None:
         """Remove deleted rows from the index by visiting ``limit`` of its rows."""
-        self.change(index=self.index().repair(self.index_input(), self.state.index, limit, threads))
+        self.change_state(index=self.index().repair(self.index_input(), self.state.index, limit, threads))
 
     # --- deleting ---
 
@@ -326,7 +331,7 @@ class Writer:
         rows = np.sort(rows)
         records = self._delete_records(rows)
         index = self.index().drop(self.index_input(), self.state.index, rows.astype(np.uint32), threads)
-        self.change(live=self.state.live - len(rows), records=self.state.records - records, index=index)
+        self.change_state(live=self.state.live - len(rows), records=self.state.records - records, index=index)
 
     def _delete_records(self, rows: NDArray[np.int64]) -> int:
         """Delete the records of rows, ascending. Returns how many rows had a record."""
@@ -348,7 +353,7 @@ class Writer:
             if name in self.columns:
                 self.columns[name].resize(0)
         self.fields.resize(0)
-        self.change(n=0, index=index.empty)
+        self.change_state(n=0, index=index.empty)
 
 
 def index_for(config: Config, state: State) -> Index:
