@@ -24,6 +24,7 @@ from qvec.cli import (
     erase,
     evaluate,
     exporting,
+    facets,
     field,
     generations,
     getting,
@@ -34,6 +35,7 @@ from qvec.cli import (
     repair,
     requantize,
     search,
+    serving,
     tune,
     verify,
 )
@@ -47,6 +49,7 @@ VERBS = {
     "get": getting,
     "head": head,
     "count": count,
+    "facets": facets,
     "field": field,
     "search": search,
     "delete": deleting,
@@ -63,6 +66,7 @@ VERBS = {
     "bench": bench,
     "verify": verify,
     "repair": repair,
+    "mcp": serving,
 }
 API_NAMES = {
     "overwrite": "--overwrite",

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import qvec
+from qvec.cli.codes import as_code
 from qvec.cli.output import print_json
 from qvec.cli.stdin import as_file
 from qvec.codes.configs import HNSW
@@ -45,7 +46,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     new = parser.add_argument_group("for a new store")
     new.add_argument("--metric", metavar="|".join(get_args(Metric)), help="default: that of FILE, else cosine")
-    new.add_argument("--code", metavar="NAME", help="the code of vectors, such as int8 or rabitq4 (default: auto)")
+    new.add_argument(
+        "--code",
+        metavar="NAME",
+        help="the code of vectors, such as int8, rabitq4, or one with options: mixed:bits=2.5; of embeddings that come "
+        "as integers or packed bits: prequantized:dtype=int8, uint8, binary or ubinary (default: auto)",
+    )
     new.add_argument("--index", choices=INDEXES, help="the index (default: auto)")
     new.add_argument("--originals", choices=ORIGINALS, help="how to store vectors themselves (default: f32)")
     new.add_argument("--model", metavar="NAME", help="a tag of the embedding model")
@@ -130,7 +136,9 @@ def import_rows(args: argparse.Namespace, file: Path) -> int:
 def _created(args: argparse.Namespace, source: Source) -> qvec.Collection:
     index = HNSW(layout="packed") if args.index == "packed" else args.index or "auto"
     options: dict[str, Any] = {"index": index, "fields": {**source.fields, **dict(args.field)}}
-    options |= {name: getattr(args, name) for name in ("code", "originals", "model") if getattr(args, name) is not None}
+    options |= {name: getattr(args, name) for name in ("originals", "model") if getattr(args, name) is not None}
+    if args.code is not None:
+        options["code"] = as_code(args.code)
     return create_for(source, args.store, metric=args.metric, batch_size=args.batch, **options)
 
 
@@ -140,6 +148,9 @@ def _opened(args: argparse.Namespace) -> qvec.Collection:
     for name in NEW_STORE:
         asked, stored = getattr(args, name), getattr(stats, name)
         asked = "hnsw" if asked == "packed" else asked
+        if name == "code" and asked is not None and ":" in asked:
+            db.close()
+            raise InputError(f"{args.store} exists; the options of --code {asked} are for a new store")
         if asked not in (None, "auto", stored):
             db.close()
             raise InputError(f"{args.store} has {name} {stored}; --{name} {asked} is for a new store")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict, Unpack, get_arg
 import numpy as np
 
 from qvec.codes.configs import CodeConfig, IndexConfig
-from qvec.collection.reading import ReadableCollection
+from qvec.collection.reading import PRESENT, ReadableCollection
 from qvec.common.console import as_progress
 from qvec.common.errors import CorruptError, InputError, LockedError
 from qvec.common.findings import Finding, damages
@@ -37,6 +37,7 @@ from qvec.quality.recall import MAX_EVALUATED_ROWS, OVERSAMPLES, CodeNames
 from qvec.rows.lookup import find_rows
 from qvec.rows.reader import refuse_missing
 from qvec.rows.results import AddResult
+from qvec.rows.visibility import Visibility, expired_among
 from qvec.schema.config import check_makes_codes, index_config
 from qvec.schema.generations import Generation, list_generations
 from qvec.schema.payloads import table_parts
@@ -104,8 +105,14 @@ class Collection(ReadableCollection):
     search sees the whole last commit.
     """
 
-    def __init__(self, store: Store, on_drift: OnDrift = None, build_memory: int | None = None) -> None:
-        super().__init__(store, build_memory)
+    def __init__(
+        self,
+        store: Store,
+        on_drift: OnDrift = None,
+        build_memory: int | None = None,
+        visibility: Visibility = PRESENT,
+    ) -> None:
+        super().__init__(store, build_memory, visibility)
         self._on_drift = on_drift
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -116,10 +123,11 @@ class Collection(ReadableCollection):
 
     def add(
         self,
-        vectors: ArrayLike,
+        vectors: ArrayLike | None = None,
         ids: Any = None,
         payloads: Sequence[Payload | None] | Payload | None = None,
         *,
+        texts: Sequence[str] | None = None,
         originals: ArrayLike | None = None,
         on_conflict: OnConflict = "error",
         progress: Progress | bool | None = None,
@@ -135,6 +143,8 @@ class Collection(ReadableCollection):
         is array-like). A collection of :class:`qvec.Prequantized` codes takes integers in that form.
         ids: n integers in [0, 2^63) or n strings, as chosen at creation; None: the next n integers.
         payloads: a dict (or None) for each vector, of msgpack-able values; for one vector, a dict.
+        texts: in place of vectors, if the collection was opened with ``embed=``: they are embedded, and stored in the
+        payloads under the name of the only text field, or else under "text".
         originals: for a collection that was created with originals="int8" or "uint8", the vectors in this form.
         on_conflict: for an id that is already stored, "error", "skip" the vector or "replace" the stored one.
         progress: called with (done, total) rows while the index is built; True: show a bar.
@@ -150,6 +160,8 @@ class Collection(ReadableCollection):
         """
         config = self._config
         self._check_model(model)
+        if texts is not None or vectors is None:
+            vectors, payloads = self._embedded(texts, vectors, payloads, vector)
         if vector is not None or id is not None:
             if ids is not None or payloads is not None:
                 raise InputError("a table brings ids and payloads itself: give vector and id, or ids and payloads")
@@ -188,10 +200,11 @@ class Collection(ReadableCollection):
 
     def upsert(
         self,
-        vectors: ArrayLike,
+        vectors: ArrayLike | None = None,
         ids: Any = None,
         payloads: Sequence[Payload | None] | Payload | None = None,
         *,
+        texts: Sequence[str] | None = None,
         originals: ArrayLike | None = None,
         progress: Progress | bool | None = None,
         threads: int | None = None,
@@ -204,7 +217,7 @@ class Collection(ReadableCollection):
         if ids is None and id is None:
             raise InputError("upsert replaces by id: give ids, or the name of a table's column of ids as id")
         options: dict[str, Any] = {"progress": progress, "threads": threads, "model": model, "sparse": sparse}
-        options |= {"vector": vector, "id": id, "originals": originals}
+        options |= {"vector": vector, "id": id, "originals": originals, "texts": texts}
         return self.add(vectors, ids, payloads, on_conflict="replace", **options)
 
     def update_payloads(
@@ -232,6 +245,7 @@ class Collection(ReadableCollection):
         with self._store.write() as txn:
             keys = id_keys(wanted)
             rows = find_rows(txn, keys)
+            rows[expired_among(txn, rows)] = -1
             if missing == "error":
                 refuse_missing(keys, rows, self._config)
             found = np.flatnonzero(rows >= 0)
@@ -265,10 +279,14 @@ class Collection(ReadableCollection):
         *,
         where: Where | None = None,
         missing: Missing = "ignore",
+        expired: bool = False,
         threads: int | None = None,
         progress: Progress | bool | None = None,
     ) -> int:
         """Delete as :meth:`delete` does, and overwrite everything in the file that was ever deleted.
+
+        expired: also delete the vectors that have expired (:func:`qvec.create`, ``expires``), and count them; ids and a
+        filter are then not needed.
 
         Returns the number of vectors that were stored. When the call returns, no byte of the file contains deleted
         vectors, codes, edges, payloads, ids or field entries; free pages and gaps between records are zeroed. Codes of
@@ -283,9 +301,10 @@ class Collection(ReadableCollection):
         self._outside_transaction("erase() consists of several transactions; call it outside of a transaction")
         from qvec.maintenance.deletion import erase
 
-        deletion = self._deletion(ids, where, missing, threads)
+        check_flag("expired", expired)
+        deletion = self._deletion([] if expired and ids is None and where is None else ids, where, missing, threads)
         with self._store.job("erases"):
-            return erase(self._store, self._maintenance, deletion, as_progress(progress, "erase"))
+            return erase(self._store, self._maintenance, deletion, as_progress(progress, "erase"), expired)
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[Self]:
@@ -306,12 +325,17 @@ class Collection(ReadableCollection):
         """Open the last commit, which does not change while others write: ``with db.snapshot() as s: ...``
 
         Any thread may read and search the snapshot; writing calls raise ReadOnlyError. Close it soon: pages that it
-        uses cannot be reused, and the file grows (:meth:`stats` shows open snapshots).
+        uses cannot be reused, and the file grows (:meth:`stats` shows open snapshots). Vectors that expire later
+        stay in the snapshot.
         """
         from qvec.storage.snapshot_store import SnapshotStore
 
         self._outside_transaction("a snapshot reads a commit, and a transaction has not committed its changes yet")
-        return Collection(SnapshotStore(self._store))
+        store = SnapshotStore(self._store)
+        with store.read() as snap:
+            made = Collection(store, visibility=self._visibility.at_present(snap))
+        made._embedding = self._embedding
+        return made
 
     # --- fields ---
 
@@ -630,7 +654,8 @@ class Collection(ReadableCollection):
                 from qvec.maintenance.verify import graph_shape
 
                 shape = graph_shape(snap, self._access)
-            return collect_stats(snap, self._store, self._config, shape)
+            visible = self._visibility.of(snap).state.live
+            return collect_stats(snap, self._store, self._config, shape, visible)
 
     def verify(self, *, deep: bool = True) -> list[Finding]:
         """Check every block, record, id and edge of the last commit. Returns what was found.
@@ -718,6 +743,19 @@ class Collection(ReadableCollection):
         copy_to(self._store, dest)
 
     # --- parts ---
+
+    def _embedded(self, texts: Any, vectors: Any, payloads: Any, vector: str | None) -> tuple[Any, list[Payload]]:
+        """Return the vectors of texts, and payloads with the texts."""
+        from qvec.collection.embedding import TEXT, checked_texts, no_function, with_texts
+
+        if texts is None or vectors is not None or vector is not None:
+            raise InputError("give either vectors or texts")
+        if self._embedding is None:
+            raise no_function("texts=")
+        given = checked_texts(texts, "texts")
+        names = [name for name, kind in self.fields.items() if kind == "text"]
+        held = with_texts(payloads, given, names[0] if len(names) == 1 else TEXT)
+        return self._embedding.documents(given), held
 
     def _check_model(self, model: str | None) -> None:
         if model is not None and model != self._config.model:

@@ -11,6 +11,7 @@ from typing import Any
 from qvec.common.extras import find
 
 COLUMN_GAP, MIN_TEXT_WIDTH = 2, 16
+MAX_NUMBER_WIDTH = 24  # a longer row of digits, such as an id, is cut as text is
 
 
 def table_lines(
@@ -133,4 +134,7 @@ def _printable(cell: str) -> str:
 
 
 def _is_number(cell: str) -> bool:
-    return cell.replace(",", "").replace(".", "").replace("-", "").replace("%", "").strip().isdigit()
+    return (
+        len(cell) <= MAX_NUMBER_WIDTH
+        and cell.replace(",", "").replace(".", "").replace("-", "").replace("%", "").strip().isdigit()
+    )

@@ -23,9 +23,13 @@ from qvec.storage.stats import collect
 from qvec.storage.store import Snapshot, Store
 
 
-def collect_stats(snap: Snapshot, store: Store, config: Config, graph: GraphShape | None) -> Stats:
-    """Collect counts and sizes. The bytes of codes, vectors and graph are those of the active generation."""
+def collect_stats(snap: Snapshot, store: Store, config: Config, graph: GraphShape | None, visible: int) -> Stats:
+    """Collect counts and sizes. ``visible``: the number of rows that have not expired.
+
+    The bytes of codes, vectors and graph are those of the active generation.
+    """
     state: State = snap.state
+    expired = state.live - visible
     sizes = collect(store)
     names, columns = state.column_names, sizes.column_bytes
     active = None if state.active is None else state.generation(state.active)
@@ -49,7 +53,8 @@ def collect_stats(snap: Snapshot, store: Store, config: Config, graph: GraphShap
         ids=config.ids,
         originals=config.originals,
         model=config.model,
-        count=state.live,
+        count=state.live - expired,
+        expired=expired,
         deleted=state.n - state.live,
         code_size=0 if active is None else active.code_size,
         lists=0 if lists is None else lists.n_lists,

@@ -179,7 +179,8 @@ class State:
     ``pending``: the generation that is being built. ``small_batches``: counts batches that are too small to be checked
     for drift alone. ``next_field``: the first number that no field ever had. ``partial_fields``: fields that are being
     added or dropped; their indexes cover the rows below a number, and searches do not use them. ``erasing``: deleted
-    data must still be overwritten (Collection.erase).
+    data must still be overwritten (Collection.erase). ``expires``: the field of datetimes at which rows expire; None:
+    they do not.
     """
 
     n: Count = 0
@@ -200,6 +201,7 @@ class State:
     fields: Mapping[str, FieldDeclaration] = field(default_factory=dict)
     partial_fields: Mapping[str, Count] = field(default_factory=dict)
     erasing: bool = False
+    expires: Text | None = None
 
     def generation(self, number: object) -> GenerationRecord:
         """Return the record of a generation. InputError lists the existing numbers."""
@@ -215,9 +217,9 @@ class State:
         return replace(self, generations=tuple(records))
 
 
-def empty_state(fields: Mapping[str, FieldDeclaration]) -> State:
+def empty_state(fields: Mapping[str, FieldDeclaration], expires: str | None = None) -> State:
     """Return the state of an empty collection with declared fields."""
-    return State(fields=dict(fields), next_field=len(fields))
+    return State(fields=dict(fields), next_field=len(fields), expires=expires)
 
 
 def decode_state(stored: dict[str, Any]) -> State:

@@ -12,11 +12,13 @@ import numpy as np
 from qvec._kernels import Deadline, PostingField, search_postings
 from qvec.common.errors import InputError
 from qvec.common.types import Bitmap, Float32Array, NDArray
+from qvec.rows.expiry import Present
 from qvec.rows.lookup import payloads_of, read_records
 from qvec.schema.bitmaps import bitmap_of, rows_in, words_for
 from qvec.schema.postings import TextOptions
 from qvec.schema.state import State
 from qvec.schema.validation import MAX_K, check_count
+from qvec.search.boost import Boost, check_boost
 from qvec.search.fusion import DEFAULT_DEPTH, SPARSE, TEXT, VECTOR, Fusion, Listed, check_fusion, check_weight
 from qvec.storage.store import Snapshot
 from qvec.text.analysis import MAX_TEXT_BYTES
@@ -37,17 +39,23 @@ class RawInputs:
     fusion_depth: Any = None
     text_weights: Any = None
     highlight: Any = False
+    boost: Any = None
 
     @property
     def is_one_text(self) -> bool:
         """Whether the only input is one text, and the only option ``text_weights``."""
-        alone = self.sparse is None and self.fusion is None and self.fusion_depth is None
+        alone = self.sparse is None and self.fusion is None and self.fusion_depth is None and self.boost is None
         return alone and self.highlight is False and isinstance(self.text, str)
 
     @property
     def is_empty(self) -> bool:
         """Whether there is neither text nor a sparse vector."""
         return self.text is None and self.sparse is None
+
+    @property
+    def combines_nothing(self) -> bool:
+        """Whether there is neither text, nor a sparse vector, nor a boost."""
+        return self.is_empty and self.boost is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +76,10 @@ _QUOTED = re.compile(r'"([^"]+)"')
 
 @dataclass(frozen=True)
 class Inputs:
-    """Checked inputs of n queries. ``names``: those that there are; ``fusion``: how their lists are joined."""
+    """Checked inputs of n queries. ``names``: those that there are; ``fusion``: how their lists are joined.
+
+    ``boost``: changes the scores of the joined list.
+    """
 
     n: int | None
     names: tuple[str, ...]
@@ -76,12 +87,14 @@ class Inputs:
     fusion: Fusion
     depth: int
     highlight: bool
+    boost: Boost | None
 
 
 def check_inputs(raw: RawInputs, state: State, has_vector: bool, n: int | None) -> Inputs:
     """Check the inputs of a search. ``n``: the number of vectors of a batch. Raises InputError."""
     n = _number_of(raw, n, has_vector)
     queries: dict[str, list[Query]] = {}
+    boost = None if raw.boost is None else check_boost(raw.boost, state)
     if raw.text is not None:
         fields = _text_fields(state, raw.text_weights)
         texts = [raw.text] if n is None else list(raw.text)
@@ -98,7 +111,7 @@ def check_inputs(raw: RawInputs, state: State, has_vector: bool, n: int | None) 
     if raw.highlight and raw.text is None:
         raise InputError("highlight shows the words of a text; give text=")
     depth = DEFAULT_DEPTH if raw.fusion_depth is None else check_count("fusion_depth", raw.fusion_depth, 1, MAX_K)
-    return Inputs(n, names, queries, check_fusion(raw.fusion, names), depth, raw.highlight)
+    return Inputs(n, names, queries, check_fusion(raw.fusion, names), depth, raw.highlight, boost)
 
 
 def one_text(snap: Snapshot, raw: RawInputs) -> Query:
@@ -123,6 +136,8 @@ def _number_of(raw: RawInputs, n: int | None, has_vector: bool) -> int | None:
         if not is_batch and not isinstance(raw.text, str):
             raise InputError(f"text must be a string, or a list of strings for a batch; got {type(raw.text).__name__}")
         counts["text"] = len(raw.text) if is_batch else None
+    if not counts and raw.sparse is None:
+        raise InputError("boost changes the scores of a search: give query, text or sparse")
     if not counts:
         value = next(iter(raw.sparse.values())) if _names_fields(raw.sparse) else raw.sparse
         many = isinstance(value, list) or (hasattr(value, "indptr") and value.shape[0] != 1)
@@ -214,6 +229,8 @@ def search_lists(
     snap: Snapshot, query: Query, k: int, excluded: Bitmap | None, deadline: Deadline | None
 ) -> tuple[Listed, int]:
     """Find the best k rows of one query in posting lists. Also returns the number of scored postings."""
+    if isinstance(snap, Present) and snap.hidden is not None:
+        excluded = snap.hidden if excluded is None else excluded | snap.hidden
     for phrase in query.phrases:
         without = ~_rows_with(snap, phrase)
         excluded = without if excluded is None else excluded | without
