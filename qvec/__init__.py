@@ -56,6 +56,8 @@ if TYPE_CHECKING:  # the optional packages, which are above this module and are 
     from qvec.collection.sharding import ShardedIndex, merge_topk
     from qvec.quality.choose import Choice
     from qvec.quality.drift import Drift
+    from qvec.quality.fusion_tuning import FusionChoice
+    from qvec.quality.relevance_report import RelevanceReport
     from qvec.quality.report import Report
     from qvec.text.analysis import register_analyzer
     from qvec.text.options import Sparse, Text
@@ -86,6 +88,7 @@ __all__ = [
     "Float32",
     "ForkedError",
     "FormatError",
+    "FusionChoice",
     "Generation",
     "Hit",
     "Hits",
@@ -104,6 +107,7 @@ __all__ = [
     "ReadOnlyError",
     "Record",
     "Records",
+    "RelevanceReport",
     "ReplacedError",
     "Report",
     "SearchTimeoutError",
@@ -135,6 +139,8 @@ if not TYPE_CHECKING:  # type checkers would take any name for one of these
         "Choice": "qvec.quality.choose",
         "Database": "qvec.collection.database",
         "Drift": "qvec.quality.drift",
+        "FusionChoice": "qvec.quality.fusion_tuning",
+        "RelevanceReport": "qvec.quality.relevance_report",
         "Report": "qvec.quality.report",
         "ShardedIndex": "qvec.collection.sharding",
         "Sparse": "qvec.text.options",

@@ -58,6 +58,12 @@ def with_inactive(**fields: Any) -> Callable[[Transaction], object]:
     return with_generation(inactive=encode(InactiveCodes()) | fields)
 
 
+def with_fusion(**fields: Any) -> Callable[[Transaction], object]:
+    sound = {"inputs": ["vector", "text"], "method": "weighted", "weights": [0.6, 0.4], "depth": 100, "measure": "mrr"}
+    sound |= {"k": 10, "n_queries": 50, "gain": 0.1, "low": 0.05, "high": 0.15}
+    return with_state(fusions=[sound | fields])
+
+
 def with_generation(**fields: Any) -> Callable[[Transaction], object]:
     return lambda txn: txn.state.update(generations=[txn.state["generations"][0] | fields])
 
@@ -118,6 +124,17 @@ def test_a_configuration_with_another_kind_of_ids_is_refused(path: Path) -> None
     (with_pending(number=0, built={}), "built: field 'column_names' is missing"),
     (with_state(surplus=1), "'surplus' is unknown"),
     (with_state(erasing=0), "'erasing' must be true or false"),
+    (with_state(fusions=[{}]), "fusions: field 'depth' is missing"),
+    (with_fusion(inputs=["vector"]), "'inputs' must be a list of 2 to 3 items"),
+    (with_fusion(inputs=["vector", "title"]), "'inputs' must be one of vector, text, sparse; got 'title'"),
+    (with_fusion(inputs=["text", "text"]), "'fusions' must name each input"),
+    (with_fusion(weights=[0.5]), "'weights' must have 2 weights"),
+    (with_fusion(weights=[0.0, 0.0]), "'weights' must have 2 weights, not all zero"),
+    (with_fusion(weights=[float("nan"), 1.0]), "'weights' must be a finite number"),
+    (with_fusion(method="rrf"), "'weights' must have 0 weights"),
+    (with_fusion(method="sum"), "'method' must be one of rrf, weighted"),
+    (with_fusion(depth=0), "'depth' must be an integer from 1"),
+    (with_fusion(low=2), "'low' must be from -1 to 1"),
     (with_state(tuned={"generation": 0, "index": 5, "n": 3}), "'index' must be a string"),
     (with_state(oversample={"generation": 0, "factor": 0}), "'factor' must be an integer from 1"),
     (lambda txn: txn.state.pop("live"), "field 'live' is missing"),

@@ -1,4 +1,7 @@
-"""Measure codes on the stored vectors: recall with its interval, bytes, latency, and where recall is lost."""
+"""Measure codes on the stored vectors: recall with its interval, bytes, latency, and where recall is lost.
+
+With --relevant, measure searches: nDCG, recall, MRR and hits by vectors, by texts and by both.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,9 @@ from typing import Any
 
 import qvec
 from qvec.cli.output import print_json
+from qvec.cli.relevance import add_relevance, evaluate_relevance
 from qvec.common.console import progress
-from qvec.common.errors import NotFoundError
+from qvec.common.errors import InputError, NotFoundError
 from qvec.common.extras import require
 from qvec.datasets import load_vectors
 
@@ -19,6 +23,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_measuring(parser, 1000)
     parser.add_argument("--plot", type=Path, metavar="PNG", help="draw recall against bytes to this file")
     parser.add_argument("--json", action="store_true", help="print one JSON object a line")
+    add_relevance(parser)
 
 
 def add_measuring(parser: argparse.ArgumentParser, n: int | None) -> None:
@@ -44,6 +49,10 @@ def measuring(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.relevant is not None:
+        return evaluate_relevance(args)
+    if args.texts is not None or args.fusion is not None or args.tune:
+        raise InputError("--texts, --fusion and --tune need --relevant")
     if args.plot is not None:  # refused now, not after minutes of measuring
         require("matplotlib.figure")
         if not args.plot.resolve().parent.is_dir():

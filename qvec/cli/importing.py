@@ -63,6 +63,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=TYPE",
         help="a payload field to filter by: keyword, int, float, bool, datetime, or a list as keyword[]; repeatable",
     )
+    new.add_argument(
+        "--text-field",
+        action="append",
+        type=_text_field,
+        default=[],
+        metavar="NAME[=STEMMER]",
+        help="a payload field to search for words, for example body or body=english (extra: text); repeatable",
+    )
     parser.add_argument("--json", action="store_true", help="print the numbers of rows as one JSON object")
     rows = parser.add_argument_group("rows")
     rows.add_argument("--dim", type=_dim, default="auto", metavar="N", help="fail unless vectors have N dimensions")
@@ -135,7 +143,7 @@ def import_rows(args: argparse.Namespace, file: Path) -> int:
 
 def _created(args: argparse.Namespace, source: Source) -> qvec.Collection:
     index = HNSW(layout="packed") if args.index == "packed" else args.index or "auto"
-    options: dict[str, Any] = {"index": index, "fields": {**source.fields, **dict(args.field)}}
+    options: dict[str, Any] = {"index": index, "fields": {**source.fields, **dict(args.field), **dict(args.text_field)}}
     options |= {name: getattr(args, name) for name in ("originals", "model") if getattr(args, name) is not None}
     if args.code is not None:
         options["code"] = as_code(args.code)
@@ -158,6 +166,10 @@ def _opened(args: argparse.Namespace) -> qvec.Collection:
         if db.fields.get(name) != kind:
             db.close()
             raise InputError(f"{args.store} has no field {name} of type {kind}; --field is for a new store")
+    for name, _ in args.text_field:
+        if db.fields.get(name) != "text":
+            db.close()
+            raise InputError(f"{args.store} has no text field {name}; --text-field is for a new store")
     return db
 
 
@@ -170,6 +182,11 @@ def _field(text: str) -> tuple[str, str]:
     if not equals or not name:
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME=TYPE")
     return name, kind
+
+
+def _text_field(text: str) -> tuple[str, qvec.Text]:
+    name, _, stemmer = text.partition("=")
+    return name, qvec.Text(stemmer=stemmer or None)
 
 
 def _remove_if_empty(store: Path) -> None:

@@ -1,7 +1,7 @@
 """Find the stored vectors nearest to each query.
 
 Queries are the rows of a file of vectors, one of its rows (--row), or a stored vector (--id), which is not its own
-neighbor.
+neighbor; or texts (--text), which text fields are searched for. With both, there is a text for each row.
 """
 
 from __future__ import annotations
@@ -41,6 +41,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--row", type=int, metavar="N", help="search only for row N of QUERIES, counted from 0")
     parser.add_argument("--id", metavar="ID", help="search for the vector that is stored under ID")
+    parser.add_argument("--text", action="append", metavar="WORDS", help="search text fields for words; repeatable")
+    parser.add_argument(
+        "--fusion", metavar="HOW", help="of vectors and texts: rrf, weighted, or vector=0.6,text=0.4 (see evaluate)"
+    )
     parser.add_argument("--key", metavar="NAME", help="array of an .npz or .hdf5 file (for example: test)")
     parser.add_argument("-k", type=int, default=10, metavar="N", help="neighbors of each query (default: 10)")
     parser.add_argument("--max-distance", type=float, metavar="D", help="only hits at this distance or nearer")
@@ -79,8 +83,10 @@ def run(args: argparse.Namespace) -> int:
 
 def _answers(db: qvec.Collection, args: argparse.Namespace) -> Iterator[tuple[list[int | str], qvec.BatchHits]]:
     """Labels and hits of the queries, batch by batch."""
-    if (args.queries is None) == (args.id is None):
-        raise InputError("name either a file of QUERIES or --id")
+    if (args.queries is None and args.text is None) == (args.id is None):
+        raise InputError("name either a file of QUERIES, --text or both, or --id")
+    if args.fusion is not None and args.text is None:
+        raise InputError("--fusion joins vectors and texts: give --text")
     include = ("payloads", "explanation") if args.explain else ("payloads",)
     options: dict[str, Any] = {name: getattr(args, name) for name in OPTIONS}
     options |= {"where": as_where(args.where), "include": include}
@@ -96,11 +102,27 @@ def _answers(db: qvec.Collection, args: argparse.Namespace) -> Iterator[tuple[li
         yield [args.id], db.search_by_id(as_ids(db, [args.id]), **options)
         return
     search: Any = db.search if args.group_by is None else db.search_groups
-    with as_file(args.queries) as file:
-        labels, vectors = _queries(args, file)
+    labels, vectors = _all_queries(args)
     for start in range(0, len(labels), BATCH):
         batch = slice(start, start + BATCH)
-        yield labels[batch], search(np.asarray(vectors[batch]), **options)
+        if args.text is not None:
+            options |= {"text": args.text[batch], "fusion": as_fusion(args.fusion)}
+        yield labels[batch], search(None if vectors is None else np.asarray(vectors[batch]), **options)
+
+
+def _all_queries(args: argparse.Namespace) -> tuple[list[int | str], NDArray[Any] | None]:
+    """Labels of the queries, and the vectors, if there are any."""
+    if args.queries is None:
+        if args.row is not None:
+            raise InputError("--row picks a row of QUERIES")
+        return list(args.text), None
+    with as_file(args.queries) as file:
+        labels, vectors = _queries(args, file)
+    if args.text is None or len(args.text) == len(labels):
+        return labels, vectors
+    raise InputError(
+        f"{len(labels)} queries of {args.queries} and {len(args.text)} of --text: give a text for each row"
+    )
 
 
 def _queries(args: argparse.Namespace, file: Path) -> tuple[list[int | str], NDArray[Any]]:
@@ -118,6 +140,20 @@ def _oversample(text: str) -> float | str:
         return text if text == "auto" else float(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number, nor auto") from None
+
+
+def as_fusion(text: str | None) -> Any:
+    """A fusion from the command line. Raises InputError for weights that are no numbers."""
+    if text is None or "=" not in text:
+        return text
+    weights = {}
+    for part in text.split(","):
+        name, _, weight = part.partition("=")
+        try:
+            weights[name.strip()] = float(weight)
+        except ValueError:
+            raise InputError(f"--fusion: {part!r} is not NAME=WEIGHT") from None
+    return weights
 
 
 def as_where(text: str | None) -> Any:

@@ -71,7 +71,11 @@ if TYPE_CHECKING:  # imported by the calls that need them, to keep `import qvec`
     from qvec.quality.drift import Drift, OnDrift
     from qvec.quality.drift_alarm import DriftAlarm
     from qvec.quality.evaluate import Evaluation
+    from qvec.quality.fusion_tuning import FusionChoice
+    from qvec.quality.relevance_report import RelevanceReport
     from qvec.quality.report import Report
+    from qvec.schema.fusion import Measure
+    from qvec.search.fusion import Fusion
     from qvec.text.options import Sparse, Text
 
 MAX_TUNED_K = 10_000
@@ -458,6 +462,7 @@ class Collection(ReadableCollection):
 
     # --- measuring ---
 
+    @overload
     def evaluate(
         self,
         queries: ArrayLike | None = None,
@@ -469,7 +474,39 @@ class Collection(ReadableCollection):
         rows: int = MAX_EVALUATED_ROWS,
         seed: int = 0,
         progress: Progress | bool | None = None,
-    ) -> Report:
+    ) -> Report: ...
+    @overload
+    def evaluate(
+        self,
+        queries: ArrayLike | None = None,
+        k: int = 10,
+        *,
+        relevant: Sequence[Any],
+        texts: Sequence[str] | None = None,
+        sparse: Any = None,
+        fusion: Fusion | None = None,
+        fusion_depth: int | None = None,
+        text_weights: Mapping[str, float] | None = None,
+        seed: int = 0,
+    ) -> RelevanceReport: ...
+    def evaluate(
+        self,
+        queries: ArrayLike | None = None,
+        k: int = 10,
+        codes: CodeNames = "all",
+        n: int = 1000,
+        *,
+        relevant: Sequence[Any] | None = None,
+        texts: Sequence[str] | None = None,
+        sparse: Any = None,
+        fusion: Fusion | None = None,
+        fusion_depth: int | None = None,
+        text_weights: Mapping[str, float] | None = None,
+        oversamples: Sequence[int] = OVERSAMPLES,
+        rows: int = MAX_EVALUATED_ROWS,
+        seed: int = 0,
+        progress: Progress | bool | None = None,
+    ) -> Report | RelevanceReport:
         """Measure codes on the stored vectors: recall@k with its interval, bytes, latency, and where recall is lost.
 
         queries: float32 [m, dim]; None: stored rows, each searched for among the others. n: the maximum number of
@@ -479,7 +516,21 @@ class Collection(ReadableCollection):
 
         Each code is searched with the collection's own graph, so the loss of the index is the loss after requantizing
         with ``relink=False``. Nothing is written. Raises InputError without originals, or with too few vectors.
+
+        relevant: for each query, its relevant id, several, or a map from ids to grades. Then searches are measured and
+        not codes: nDCG@k, recall@k, MRR and hit@k of the hits by ``queries``, by ``texts``, by ``sparse`` and, if there
+        are several inputs, by their fusion, with 95 % intervals of a paired bootstrap over the queries (``seed``).
+        fusion, fusion_depth, text_weights: as in :meth:`search`. Returns a :class:`qvec.RelevanceReport`.
         """
+        asked = (relevant, texts, sparse, fusion, fusion_depth, text_weights)
+        if any(value is not None for value in asked):
+            if (codes, n, oversamples, rows, progress) != ("all", 1000, OVERSAMPLES, MAX_EVALUATED_ROWS, None):
+                raise InputError("codes, n, oversamples, rows and progress are for an evaluation without relevant ids")
+            from qvec.quality.fusion_tuning import Questions, measured
+
+            questions = Questions.checked(queries, texts, sparse, relevant, k, fusion_depth, seed, text_weights)
+            with self.snapshot() as frozen, frozen._store.read() as snap:
+                return measured(frozen.search, frozen.ids(), self._config.ids, snap.state.fusions, questions, fusion)
         with self._store.read() as snap:
             evaluation = self._evaluation(snap, queries, k, oversamples, rows, seed, progress)
             return evaluation.run(codes, check_count("n", n, 1, MAX_MEASURED_QUERIES))
@@ -628,6 +679,39 @@ class Collection(ReadableCollection):
         workers, report = worker_threads(threads), as_progress(progress, "tune")
         with self._store.job("tunes"):
             return tune(self._store, self._access, q, checked, limit, seed, workers, report)
+
+    def tune_fusion(
+        self,
+        queries: ArrayLike | None = None,
+        *,
+        relevant: Sequence[Any],
+        texts: Sequence[str] | None = None,
+        sparse: Any = None,
+        k: int = 10,
+        measure: Measure = "ndcg",
+        fusion_depth: int | None = None,
+        text_weights: Mapping[str, float] | None = None,
+        seed: int = 0,
+    ) -> FusionChoice:
+        """Choose how the lists of several inputs are joined, prove it, and store it as the default of searches.
+
+        One half of the queries, drawn with ``seed``, chooses among "rrf" and weights: that with the highest ``measure``
+        ("ndcg", "recall", "mrr" or "hit", at k). The other half measures it. ``search`` with the same inputs uses the
+        chosen fusion and depth unless it is given ``fusion=``. Other arguments are as in :meth:`evaluate`.
+
+        Raises InputError with fewer than two inputs or 20 queries, ReadOnlyError, or InputError inside a transaction.
+        """
+        from qvec.quality.fusion_tuning import Answers, Questions, choose_fusion, store_fusion
+
+        self._outside_transaction("tune_fusion() measures the last commit; call it outside of a transaction")
+        questions = Questions.checked(queries, texts, sparse, relevant, k, fusion_depth, seed, text_weights)
+        with self._store.job("tunes"):
+            with self.snapshot() as frozen:
+                answers = Answers.of(frozen.search, frozen.ids(), self._config.ids, questions)
+                choice = choose_fusion(answers, questions.depth, measure)
+            with self._store.write() as txn:
+                store_fusion(txn, choice.tuned)
+        return choice
 
     def drift(self) -> Drift:
         """Report whether recently added vectors still resemble the sample that the active quantizer was trained on.

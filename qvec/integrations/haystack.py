@@ -1,4 +1,4 @@
-"""A Haystack document store on a collection, and its retriever (extra ``haystack``).
+"""A Haystack document store on a collection, and its retrievers (extra ``haystack``).
 
     store = QvecDocumentStore("docs.qvec", dim=384, fields={"lang": "keyword", "year": "int"})
     store.write_documents(documents, policy=DuplicatePolicy.OVERWRITE)
@@ -7,14 +7,14 @@
 
 A document is a vector under its id. Its meta are keys of the payload; its content and other attributes are under keys
 that begin with an underscore. Filters refer to declared meta fields. A document without an embedding is stored, counted
-and filtered as any other, but no search by embedding finds it.
+and filtered as any other, but no search by embedding finds it. With ``fields={"content": "text"}``, documents are found
+by the words of their content, too: :class:`QvecBM25Retriever`, :class:`QvecHybridRetriever`.
 """
 
 from __future__ import annotations
 
 import os
-from datetime import datetime
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from haystack import Document, component, default_from_dict, default_to_dict
@@ -26,17 +26,15 @@ from haystack.utils.filters import document_matches_filter
 from qvec.collection.open import create
 from qvec.common.errors import DuplicateIdError, InputError
 from qvec.common.types import OnConflict
+from qvec.integrations.haystack_filters import EMBEDDED, names_attribute, where_of
 
-DOCUMENT, EMBEDDED = "_document", "_embedded"
+DOCUMENT, CONTENT = "_document", "content"
 POLICIES: dict[DuplicatePolicy, OnConflict] = {
     DuplicatePolicy.NONE: "error",
     DuplicatePolicy.FAIL: "error",
     DuplicatePolicy.SKIP: "skip",
     DuplicatePolicy.OVERWRITE: "replace",
 }
-COMPARISONS = {"==": "$eq", "!=": "$ne", ">": "$gt", ">=": "$gte", "<": "$lt", "<=": "$lte"}
-ATTRIBUTES = ("id", "content", "blob", "score", "embedding")
-NOTHING: dict[str, Any] = {EMBEDDED: {"$in": []}}
 
 
 class QvecDocumentStore:
@@ -67,8 +65,8 @@ class QvecDocumentStore:
 
     def filter_documents(self, filters: dict[str, Any] | None = None) -> list[Document]:
         """Documents that match filters, in the order in which they were stored."""
-        plain = _names_attribute(filters)  # a collection filters by payload fields only
-        where = None if plain else _where(filters)
+        plain = names_attribute(filters)  # a collection filters by payload fields only
+        where = None if plain else where_of(filters)
         found: list[Document] = []
         for records in _refusing(lambda: list(self.collection.scan(where=where))):
             found.extend(_document(*record) for record in records)
@@ -90,7 +88,8 @@ class QvecDocumentStore:
             last = {document.id: document for document in order}
             documents = [last[id] for id in dict.fromkeys(document.id for document in documents)]
         vectors = [_placeholder(self.collection.dim) if d.embedding is None else d.embedding for d in documents]
-        payloads = [_payload(document) for document in documents]
+        is_indexed = CONTENT in self.collection.fields
+        payloads = [_payload(document, is_indexed) for document in documents]
         ids = [document.id for document in documents]
         try:
             result = self.collection.add(vectors, ids, payloads, on_conflict=POLICIES[policy])
@@ -102,19 +101,28 @@ class QvecDocumentStore:
         """Delete by id; ids that are not stored are ignored."""
         self.collection.delete(document_ids)
 
-    def search(self, embedding: list[float], top_k: int, filters: dict[str, Any] | None = None) -> list[Document]:
-        """The documents nearest to an embedding, with their scores."""
+    def search(
+        self, embedding: list[float] | None, top_k: int, filters: dict[str, Any] | None = None, **options: Any
+    ) -> list[Document]:
+        """The documents nearest to an embedding, or those with words of ``text``, or both, with their scores.
+
+        options: of :meth:`qvec.Collection.search`.
+        """
         ids_in = None
-        if _names_attribute(filters):
+        if names_attribute(filters):
             ids_in, filters = [document.id for document in self.filter_documents(filters)], None
-        conditions = [part for part in (_where(filters), self._embedded()) if part]
+        embedded = None if embedding is None else self._embedded()
+        conditions = [part for part in (where_of(filters), embedded) if part]
         where = {"$and": conditions} if conditions else None
-        hits = _refusing(
-            lambda: self.collection.search(
-                np.asarray(embedding, np.float32), top_k, where=where, ids_in=ids_in, include=("payloads", "vectors")
-            )
-        )
+        query = None if embedding is None else np.asarray(embedding, np.float32)
+        chosen: dict[str, Any] = {"include": ("payloads", "vectors")} | options
+        hits = _refusing(lambda: self.collection.search(query, top_k, where=where, ids_in=ids_in, **chosen))
         return [_document(hit.id, hit.vector, hit.payload, hit.score) for hit in hits]
+
+    def check_has_text(self) -> None:
+        """Raise InputError unless documents are found by words."""
+        if "text" not in self.collection.fields.values():
+            raise InputError("the store has no text field: create it with fields={'content': 'text'}")
 
     def _embedded(self) -> dict[str, Any] | None:
         """The condition that a document has an embedding; None if all have one."""
@@ -122,34 +130,97 @@ class QvecDocumentStore:
         return {EMBEDDED: True} if len(without) else None
 
 
-@component
-class QvecEmbeddingRetriever:
-    """Retrieves the documents of a :class:`QvecDocumentStore` that are nearest to an embedding."""
+class _Retriever:
+    """Options that all retrievers have, and their form in a pipeline's file."""
 
     def __init__(
         self, document_store: QvecDocumentStore, filters: dict[str, Any] | None = None, top_k: int = 10
     ) -> None:
         self.document_store, self.filters, self.top_k = document_store, filters, top_k
 
+    def _find(
+        self, embedding: list[float] | None, filters: dict[str, Any] | None, top_k: int | None, **options: Any
+    ) -> dict[str, list[Document]]:
+        chosen = self.filters if filters is None else filters
+        return {"documents": self.document_store.search(embedding, top_k or self.top_k, chosen, **options)}
+
+    def _options(self) -> dict[str, Any]:
+        return {"filters": self.filters, "top_k": self.top_k}
+
+    def to_dict(self) -> dict[str, Any]:
+        """The options of the retriever, for :meth:`from_dict`."""
+        return dict(default_to_dict(self, document_store=self.document_store.to_dict(), **self._options()))
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Self:
+        """The retriever that :meth:`to_dict` described."""
+        parameters = dict(data["init_parameters"])
+        store = QvecDocumentStore.from_dict(parameters.pop("document_store"))
+        return cls(store, **parameters)
+
+
+@component
+class QvecEmbeddingRetriever(_Retriever):
+    """Retrieves the documents of a :class:`QvecDocumentStore` that are nearest to an embedding."""
+
     @component.output_types(documents=list[Document])
     def run(
         self, query_embedding: list[float], filters: dict[str, Any] | None = None, top_k: int | None = None
     ) -> dict[str, list[Document]]:
         """``documents``: the nearest, with scores. filters, top_k: in place of the retriever's own."""
-        chosen = self.filters if filters is None else filters
-        return {"documents": self.document_store.search(query_embedding, top_k or self.top_k, chosen)}
+        return self._find(query_embedding, filters, top_k)
 
-    def to_dict(self) -> dict[str, Any]:
-        """The options of the retriever, for :meth:`from_dict`."""
-        store = self.document_store.to_dict()
-        return dict(default_to_dict(self, document_store=store, filters=self.filters, top_k=self.top_k))
 
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> QvecEmbeddingRetriever:
-        """The retriever that :meth:`to_dict` described."""
-        parameters = data["init_parameters"]
-        store = QvecDocumentStore.from_dict(parameters["document_store"])
-        return cls(store, parameters["filters"], parameters["top_k"])
+@component
+class QvecBM25Retriever(_Retriever):
+    """Retrieves the documents of a :class:`QvecDocumentStore` that are best by BM25 for the words of a query."""
+
+    def __init__(
+        self, document_store: QvecDocumentStore, filters: dict[str, Any] | None = None, top_k: int = 10
+    ) -> None:
+        document_store.check_has_text()
+        _Retriever.__init__(self, document_store, filters, top_k)  # component makes a new class: super() fails
+
+    @component.output_types(documents=list[Document])
+    def run(
+        self, query: str, filters: dict[str, Any] | None = None, top_k: int | None = None
+    ) -> dict[str, list[Document]]:
+        """``documents``: those with words of the query, with scores. filters, top_k: as of all retrievers."""
+        return self._find(None, filters, top_k, text=query)
+
+
+@component
+class QvecHybridRetriever(_Retriever):
+    """Retrieves documents by an embedding and by the words of a query, and fuses both lists.
+
+    fusion: of :meth:`qvec.Collection.search`; None: the fusion that the collection's ``tune_fusion`` stored, or "rrf".
+    Documents without an embedding are not found.
+    """
+
+    def __init__(
+        self,
+        document_store: QvecDocumentStore,
+        filters: dict[str, Any] | None = None,
+        top_k: int = 10,
+        fusion: str | dict[str, float] | None = None,
+    ) -> None:
+        document_store.check_has_text()
+        _Retriever.__init__(self, document_store, filters, top_k)  # component makes a new class: super() fails
+        self.fusion = fusion
+
+    def _options(self) -> dict[str, Any]:
+        return {"filters": self.filters, "top_k": self.top_k, "fusion": self.fusion}
+
+    @component.output_types(documents=list[Document])
+    def run(
+        self,
+        query: str,
+        query_embedding: list[float],
+        filters: dict[str, Any] | None = None,
+        top_k: int | None = None,
+    ) -> dict[str, list[Document]]:
+        """``documents``: the best of both lists, with fused scores. filters, top_k: as of all retrievers."""
+        return self._find(query_embedding, filters, top_k, text=query, fusion=self.fusion)
 
 
 def _placeholder(dim: int) -> list[float]:
@@ -157,26 +228,24 @@ def _placeholder(dim: int) -> list[float]:
     return [1.0] + [0.0] * (dim - 1)
 
 
-def _payload(document: Document) -> dict[str, Any]:
-    if reserved := {DOCUMENT, EMBEDDED} & document.meta.keys():
+def _payload(document: Document, is_indexed: bool) -> dict[str, Any]:
+    """``is_indexed``: the content is a key of the payload itself."""
+    own_keys = {DOCUMENT, EMBEDDED, CONTENT} if is_indexed else {DOCUMENT, EMBEDDED}
+    if reserved := own_keys & document.meta.keys():
         raise InputError(f"the meta key {min(reserved)!r} is the store's own; choose another")
     own = document.to_dict(flatten=False)
     rest = {key: value for key, value in own.items() if key not in ("id", "meta", "embedding", "score")}
-    return {**document.meta, DOCUMENT: rest, EMBEDDED: document.embedding is not None}
+    indexed = {CONTENT: rest.pop(CONTENT)} if is_indexed and document.content is not None else {}
+    return {**document.meta, **indexed, DOCUMENT: rest, EMBEDDED: document.embedding is not None}
 
 
 def _document(id: str, vector: Any, payload: dict[str, Any] | None, score: float | None = None) -> Document:
     meta = dict(payload or {})
     rest, embedded = meta.pop(DOCUMENT, {}), meta.pop(EMBEDDED, True)
+    if CONTENT not in rest and isinstance(meta.get(CONTENT), str):  # an indexed content
+        rest = {**rest, CONTENT: meta.pop(CONTENT)}
     embedding = vector.tolist() if embedded else None
     return Document.from_dict({**rest, "id": id, "meta": meta, "embedding": embedding, "score": score})
-
-
-def _names_attribute(filters: dict[str, Any] | None) -> bool:
-    """Whether a filter refers to an attribute of documents itself, such as ``id`` or ``content``."""
-    if not filters:
-        return False
-    return filters.get("field") in ATTRIBUTES or any(map(_names_attribute, filters.get("conditions", ())))
 
 
 def _refusing(call: Any) -> Any:
@@ -185,47 +254,3 @@ def _refusing(call: Any) -> Any:
         return call()
     except InputError as error:
         raise FilterError(str(error)) from error
-
-
-def _where(filters: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Haystack's filters in the collection's language."""
-    if not filters:
-        return None
-    if "operator" not in filters:
-        raise FilterError(f"'operator' is missing in {filters}")
-    operator = filters["operator"]
-    if operator in ("AND", "OR", "NOT"):
-        if "conditions" not in filters:
-            raise FilterError(f"'conditions' is missing in {filters}")
-        inner = [_where(condition) or {} for condition in filters["conditions"]]
-        if not inner:  # as in Haystack: AND of no conditions is true, OR is false
-            return None if operator == "AND" else NOTHING
-        return {"$not": {"$and": inner}} if operator == "NOT" else {f"${operator.lower()}": inner}
-    for key in ("field", "value"):
-        if key not in filters:
-            raise FilterError(f"{key!r} is missing in {filters}")
-    return _comparison(filters["field"].removeprefix("meta."), operator, filters["value"])
-
-
-def _comparison(field: str, operator: str, value: Any) -> dict[str, Any]:
-    if operator in ("in", "not in"):
-        if not isinstance(value, list):
-            raise FilterError(f"{operator} takes a list, got {value!r}")
-        return {field: {"$in" if operator == "in" else "$nin": value}}
-    if operator not in COMPARISONS:
-        raise FilterError(f"unknown operator {operator!r}; known are {', '.join(COMPARISONS)}, in, not in")
-    if operator in ("==", "!="):
-        return {field: {"$exists": operator == "!="} if value is None else {COMPARISONS[operator]: value}}
-    if value is None:  # a comparison with None never matches
-        return NOTHING
-    if isinstance(value, list) or (isinstance(value, str) and not _is_date(value)):
-        raise FilterError(f"{operator} compares numbers and dates, got {value!r}")
-    return {field: {COMPARISONS[operator]: value}}
-
-
-def _is_date(text: str) -> bool:
-    try:
-        datetime.fromisoformat(text)
-    except ValueError:
-        return False
-    return True

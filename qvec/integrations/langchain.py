@@ -5,7 +5,11 @@
     store.similarity_search("a question", k=4, filter={"lang": "en"})
 
 A document is a vector under its id, a string. The payload holds the text under the key ``text``, and the metadata.
-``filter`` is the collection's ``where``, on declared fields.
+``filter`` is the collection's ``where``, on declared fields. If ``text`` is declared as a text field, documents are
+also found by their words:
+
+    store = QvecVectorStore.create("docs.qvec", embedding, fields={"text": "text"}, mode="hybrid")
+    store.similarity_search("a question")  # by embedding and by words; mode="text": by words only
 """
 
 from __future__ import annotations
@@ -14,7 +18,7 @@ import math
 import os
 import uuid
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Self
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 from langchain_core.documents import Document
@@ -25,34 +29,55 @@ from qvec.collection.collection import Collection
 from qvec.collection.open import create
 from qvec.collection.open import open as open_collection
 from qvec.common.errors import InputError
+from qvec.common.types import check_choice
 
 TEXT = "text"
 IMPORTED_TEXT = "document"  # the key of a text that `qvec import` reads from Chroma
 PROBE = "how long is a vector"
 
+SearchMode = Literal["vector", "text", "hybrid"]
+
 
 class QvecVectorStore(VectorStore):
-    """Documents in a collection whose ids are strings. Its scores are the collection's: larger is nearer."""
+    """Documents in a collection whose ids are strings. Its scores are the collection's: larger is nearer.
 
-    def __init__(self, collection: Collection, embedding: Embeddings) -> None:
+    mode: how texts are searched for: by their embedding ("vector"), by their words ("text") or both ("hybrid"). Every
+    search by a text takes ``mode=`` too.
+    """
+
+    def __init__(self, collection: Collection, embedding: Embeddings, mode: SearchMode = "vector") -> None:
         if collection.stats().ids != "str":
             raise InputError('documents have string ids: create the collection with ids="str"')
         self.collection = collection
         self._embedding = embedding
+        self.mode: SearchMode = self._checked(mode)
+
+    def _checked(self, mode: SearchMode) -> SearchMode:
+        check_choice("mode", mode, get_args(SearchMode))
+        if mode != "vector" and "text" not in self.collection.fields.values():
+            raise InputError(f"mode={mode!r} needs a text field: create the collection with fields={{'text': 'text'}}")
+        return mode
 
     @classmethod
     def create(
-        cls, path: str | os.PathLike[str], embedding: Embeddings, dim: int | None = None, **options: Any
+        cls,
+        path: str | os.PathLike[str],
+        embedding: Embeddings,
+        dim: int | None = None,
+        mode: SearchMode = "vector",
+        **options: Any,
     ) -> Self:
         """Create a collection. dim: default, that of the embedding. options: of :func:`qvec.create`."""
         length = len(embedding.embed_query(PROBE)) if dim is None else dim
         chosen: dict[str, Any] = {"ids": "str"} | options
-        return cls(create(path, length, **chosen), embedding)
+        return cls(create(path, length, **chosen), embedding, mode)
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], embedding: Embeddings, **options: Any) -> Self:
+    def open(
+        cls, path: str | os.PathLike[str], embedding: Embeddings, mode: SearchMode = "vector", **options: Any
+    ) -> Self:
         """Open a collection. options: of :func:`qvec.open`."""
-        return cls(open_collection(path, **options), embedding)
+        return cls(open_collection(path, **options), embedding, mode)
 
     @classmethod
     def from_texts(
@@ -118,14 +143,14 @@ class QvecVectorStore(VectorStore):
     def similarity_search(
         self, query: str, k: int = 4, filter: dict[str, Any] | None = None, **kwargs: Any
     ) -> list[Document]:
-        """Documents nearest to a text; kwargs: of :meth:`qvec.Collection.search`."""
+        """Documents nearest to a text; kwargs: ``mode``, and those of :meth:`qvec.Collection.search`."""
         return [document for document, _ in self.similarity_search_with_score(query, k, filter, **kwargs)]
 
     def similarity_search_with_score(
         self, query: str, k: int = 4, filter: dict[str, Any] | None = None, **kwargs: Any
     ) -> list[tuple[Document, float]]:
         """Documents nearest to a text, with their scores (higher is nearer), which are those of :class:`qvec.Hits`."""
-        return self._search(self._embedding.embed_query(query), k, filter, **kwargs)
+        return self._search_text(query, k, filter, **kwargs)
 
     def similarity_search_by_vector(
         self, embedding: list[float], k: int = 4, filter: dict[str, Any] | None = None, **kwargs: Any
@@ -143,8 +168,8 @@ class QvecVectorStore(VectorStore):
         **kwargs: Any,
     ) -> list[Document]:
         """A diverse selection of the ``fetch_k`` documents nearest to a text; ``lambda_mult`` 1: the nearest."""
-        vector = self._embedding.embed_query(query)
-        return self.max_marginal_relevance_search_by_vector(vector, k, fetch_k, lambda_mult, filter, **kwargs)
+        options = kwargs | {"mmr": (lambda_mult, max(k, fetch_k))}
+        return [document for document, _ in self._search_text(query, k, filter, **options)]
 
     def max_marginal_relevance_search_by_vector(
         self,
@@ -159,11 +184,27 @@ class QvecVectorStore(VectorStore):
         options = kwargs | {"mmr": (lambda_mult, max(k, fetch_k))}
         return [document for document, _ in self._search(embedding, k, filter, **options)]
 
-    def _search(
-        self, vector: list[float], k: int, filter: dict[str, Any] | None, **kwargs: Any
+    def _search_text(
+        self, query: str, k: int, filter: dict[str, Any] | None, mode: SearchMode | None = None, **kwargs: Any
     ) -> list[tuple[Document, float]]:
-        hits = self.collection.search(np.asarray(vector, np.float32), k, where=filter, **kwargs)
+        chosen = self.mode if mode is None else self._checked(mode)
+        vector = None if chosen == "text" else self._embedding.embed_query(query)
+        given = kwargs if chosen == "vector" else {"text": query, **kwargs}
+        return self._search(vector, k, filter, **given)
+
+    def _search(
+        self, vector: list[float] | None, k: int, filter: dict[str, Any] | None, **kwargs: Any
+    ) -> list[tuple[Document, float]]:
+        query = None if vector is None else np.asarray(vector, np.float32)
+        hits = self.collection.search(query, k, where=filter, **kwargs)
         return [(_document(hit.id, hit.payload), hit.score) for hit in hits]
+
+    def _similarity_search_with_relevance_scores(
+        self, query: str, k: int = 4, **kwargs: Any
+    ) -> list[tuple[Document, float]]:
+        if (mode := kwargs.get("mode") or self.mode) != "vector":
+            raise InputError(f"scores of mode={mode!r} have no scale from 0 to 1: use similarity_search_with_score")
+        return super()._similarity_search_with_relevance_scores(query, k, **kwargs)
 
     def _select_relevance_score_fn(self) -> Callable[[float], float]:
         """From the score to a number from 0 to 1: (1 + cos) / 2, 1 / (1 + distance), or the logistic of the product."""

@@ -4,7 +4,9 @@
     index = VectorStoreIndex.from_documents(documents, storage_context=StorageContext.from_defaults(vector_store=store))
 
 A node is a vector under its id. The payload holds its metadata and the data from which LlamaIndex restores the node.
-Metadata filters refer to declared fields. ``ref_doc_id`` is always declared, because deleting a document needs it.
+Metadata filters refer to declared fields. ``ref_doc_id`` is always declared, because deleting a document needs it. With
+``fields={"text": "text"}``, the payload holds the text of each node under ``text``, and the query modes TEXT_SEARCH,
+SPARSE and HYBRID search for its words.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from typing import Any
 
 import numpy as np
 from llama_index.core.bridge.pydantic import PrivateAttr
-from llama_index.core.schema import BaseNode, TextNode
+from llama_index.core.schema import BaseNode, MetadataMode, TextNode
 from llama_index.core.vector_stores.types import (
     BasePydanticVectorStore,
     FilterCondition,
@@ -36,8 +38,11 @@ from qvec.common.errors import InputError
 from qvec.rows.results import Records
 
 REF_DOC = "ref_doc_id"
+TEXT = "text"
 NODE = "_node_content"  # LlamaIndex's key of a whole node
 IMPORTED_TEXTS = ("text", "document")  # payload keys of texts that come from other programs
+BY_TEXT = (VectorStoreQueryMode.TEXT_SEARCH, VectorStoreQueryMode.SPARSE)
+MODES = (VectorStoreQueryMode.DEFAULT, VectorStoreQueryMode.MMR, VectorStoreQueryMode.HYBRID, *BY_TEXT)
 OPERATORS = {
     FilterOperator.EQ: "$eq",
     FilterOperator.NE: "$ne",
@@ -93,9 +98,16 @@ class QvecVectorStore(BasePydanticVectorStore):
         ids = [node.node_id for node in nodes]
         if nodes:
             vectors = [node.get_embedding() for node in nodes]
-            payloads = [node_to_metadata_dict(node, remove_text=False) for node in nodes]
+            payloads = [self._payload(node) for node in nodes]
             self._collection.upsert(vectors, ids, payloads)
         return ids
+
+    def _payload(self, node: BaseNode) -> dict[str, Any]:
+        is_indexed = self._collection.fields.get(TEXT) == "text"
+        if is_indexed and TEXT in node.metadata:
+            raise InputError(f"the metadata key {TEXT!r} is where the text is stored; choose another")
+        payload: dict[str, Any] = node_to_metadata_dict(node, remove_text=is_indexed)
+        return payload | {TEXT: node.get_content(MetadataMode.NONE)} if is_indexed else payload
 
     def delete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
         """Delete all nodes of a document."""
@@ -124,26 +136,52 @@ class QvecVectorStore(BasePydanticVectorStore):
         return [node for records in found for node in _nodes(records)]
 
     def query(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
-        """The nodes nearest to an embedding, or a diverse selection of them (``VectorStoreQueryMode.MMR``).
+        """The nodes nearest to an embedding, a diverse selection of them (MMR), those with words of ``query_str``
+        (TEXT_SEARCH, SPARSE), or both (HYBRID).
 
+        ``alpha``: weight of the embedding in HYBRID, from 0 to 1; None: the collection's fusion. ``sparse_top_k``,
+        ``hybrid_top_k``: number of nodes in these modes, ``similarity_top_k`` by default.
         kwargs: of :meth:`qvec.Collection.search`; ``mmr_threshold`` is its ``mmr``, 0.5 by default.
         """
-        if query.mode not in (VectorStoreQueryMode.DEFAULT, VectorStoreQueryMode.MMR):
-            raise InputError(f"the store searches by embeddings alone, not in mode {query.mode.value!r}")
-        if query.query_embedding is None:
-            raise InputError("the query has no embedding")
+        if query.mode not in MODES:
+            raise InputError(f"the store has no mode {query.mode.value!r}; it has {', '.join(m.value for m in MODES)}")
         options: dict[str, Any] = {"include": ("payloads", "vectors"), **kwargs}
         threshold = options.pop("mmr_threshold", query.mmr_threshold)
         if query.mode == VectorStoreQueryMode.MMR:
             options.setdefault("mmr", 0.5 if threshold is None else threshold)
+        options |= _of_text(query)
         where = where_of(query.filters, query.doc_ids)
         allowed = query.node_ids or None  # retrievers pass an empty list for "any"
-        vector = np.asarray(query.query_embedding, np.float32)
-        hits = self._collection.search(vector, query.similarity_top_k, where=where, ids_in=allowed, **options)
+        vector = None if query.mode in BY_TEXT else np.asarray(_embedding(query), np.float32)
+        hits = self._collection.search(vector, _count(query), where=where, ids_in=allowed, **options)
         nodes = [_node(hit.id, hit.payload, hit.vector) for hit in hits]
         return VectorStoreQueryResult(
             nodes=nodes, similarities=[hit.score for hit in hits], ids=[hit.id for hit in hits]
         )
+
+
+def _embedding(query: VectorStoreQuery) -> list[float]:
+    if query.query_embedding is None:
+        raise InputError("the query has no embedding")
+    return query.query_embedding
+
+
+def _of_text(query: VectorStoreQuery) -> dict[str, Any]:
+    """The options of a search by the query's text."""
+    if query.mode not in (*BY_TEXT, VectorStoreQueryMode.HYBRID):
+        return {}
+    if query.query_str is None:
+        raise InputError(f"the mode {query.mode.value!r} needs query_str")
+    if query.mode in BY_TEXT or query.alpha is None:
+        return {"text": query.query_str}
+    return {"text": query.query_str, "fusion": {"vector": query.alpha, "text": 1 - query.alpha}}
+
+
+def _count(query: VectorStoreQuery) -> int:
+    special = query.hybrid_top_k if query.mode == VectorStoreQueryMode.HYBRID else None
+    if query.mode in BY_TEXT:
+        special = query.sparse_top_k
+    return query.similarity_top_k if special is None else special
 
 
 def where_of(filters: MetadataFilters | None, doc_ids: list[str] | None = None) -> dict[str, Any] | None:

@@ -15,6 +15,7 @@ from qvec.common.errors import CorruptError, FormatError, InputError
 from qvec.common.plain_state import encode
 from qvec.schema.bitmaps import words_for
 from qvec.schema.config import Config
+from qvec.schema.fusion import check_fusions
 from qvec.schema.layout import (
     ADJACENCY,
     CENTROIDS,
@@ -66,6 +67,7 @@ def check_state(config: Config, vector_bytes: int, state: State, columns: Column
     """Raise CorruptError, which names the wrong value. ``vector_bytes``: bytes of a stored original."""
     try:
         _check_numbers(state)
+        check_fusions(state.fusions)
         _check_index(state.index, state.own_index or config.index, config, state.n)
         for record in state.generations:
             if record.inactive.rows:

@@ -13,6 +13,7 @@ from qvec.codes.registry import code_from_dict, code_to_dict, index_from_dict, i
 from qvec.common.errors import CorruptError, FormatError, InputError
 from qvec.common.plain_state import Between, Coder, RowNumbers, decode
 from qvec.common.types import FieldType, NDArray
+from qvec.schema.fusion import MAX_FUSIONS, TunedFusion
 from qvec.schema.postings import PostingsState
 from qvec.schema.validation import MAX_ROWS
 
@@ -178,9 +179,9 @@ class State:
     its index.
     ``pending``: the generation that is being built. ``small_batches``: counts batches that are too small to be checked
     for drift alone. ``next_field``: the first number that no field ever had. ``partial_fields``: fields that are being
-    added or dropped; their indexes cover the rows below a number, and searches do not use them. ``erasing``: deleted
-    data must still be overwritten (Collection.erase). ``expires``: the field of datetimes at which rows expire; None:
-    they do not.
+    added or dropped; their indexes cover the rows below a number, and searches do not use them. ``fusions``: how the
+    lists of several inputs are joined by default. ``erasing``: deleted data must still be overwritten
+    (Collection.erase). ``expires``: the field of datetimes at which rows expire; None: they do not.
     """
 
     n: Count = 0
@@ -200,6 +201,7 @@ class State:
     next_field: Annotated[int, Between(0, MAX_GENERATIONS)] = 0
     fields: Mapping[str, FieldDeclaration] = field(default_factory=dict)
     partial_fields: Mapping[str, Count] = field(default_factory=dict)
+    fusions: Annotated[tuple[TunedFusion, ...], Between(0, MAX_FUSIONS)] = ()
     erasing: bool = False
     expires: Text | None = None
 

@@ -15,6 +15,7 @@ from qvec.common.types import Bitmap, Float32Array, NDArray
 from qvec.rows.expiry import Present
 from qvec.rows.lookup import payloads_of, read_records
 from qvec.schema.bitmaps import bitmap_of, rows_in, words_for
+from qvec.schema.fusion import tuned_for
 from qvec.schema.postings import TextOptions
 from qvec.schema.state import State
 from qvec.schema.validation import MAX_K, check_count
@@ -110,8 +111,17 @@ def check_inputs(raw: RawInputs, state: State, has_vector: bool, n: int | None) 
         raise InputError(f"highlight must be True or False, got {raw.highlight!r}")
     if raw.highlight and raw.text is None:
         raise InputError("highlight shows the words of a text; give text=")
-    depth = DEFAULT_DEPTH if raw.fusion_depth is None else check_count("fusion_depth", raw.fusion_depth, 1, MAX_K)
-    return Inputs(n, names, queries, check_fusion(raw.fusion, names), depth, raw.highlight, boost)
+    fusion, depth = _fusion_of(raw, state, names)
+    return Inputs(n, names, queries, fusion, depth, raw.highlight, boost)
+
+
+def _fusion_of(raw: RawInputs, state: State, names: tuple[str, ...]) -> tuple[Fusion, int]:
+    """Return how lists are joined, and their length: as the call says, or as :meth:`Collection.tune_fusion` chose."""
+    tuned = tuned_for(state.fusions, names) if raw.fusion is None else None
+    fusion = check_fusion(raw.fusion, names) if tuned is None else tuned.fusion
+    if raw.fusion_depth is not None:
+        return fusion, check_count("fusion_depth", raw.fusion_depth, 1, MAX_K)
+    return fusion, DEFAULT_DEPTH if tuned is None else tuned.depth
 
 
 def one_text(snap: Snapshot, raw: RawInputs) -> Query:

@@ -57,7 +57,8 @@ def evaluate(
 ) -> Report:
     """Measure codes on a sample of the set."""
     with sampled(manifest, shards, sample, seed) as db:
-        return db.evaluate(queries, seed=seed, **options)
+        report: Report = db.evaluate(queries, seed=seed, **options)
+        return report
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,12 @@ from haystack.document_stores.errors import DuplicateDocumentError  # noqa: E402
 from haystack.document_stores.types import DuplicatePolicy  # noqa: E402
 from haystack.errors import FilterError  # noqa: E402
 
-from qvec.integrations.haystack import QvecDocumentStore, QvecEmbeddingRetriever  # noqa: E402
+from qvec.integrations.haystack import (  # noqa: E402
+    QvecBM25Retriever,
+    QvecDocumentStore,
+    QvecEmbeddingRetriever,
+    QvecHybridRetriever,
+)
 
 FIELDS = {"number": "int", "name": "keyword", "page": "keyword", "chapter": "keyword", "date": "datetime"}
 DIM = 8
@@ -168,3 +173,60 @@ def test_a_pipeline_of_yaml_has_a_writer_and_a_retriever_on_one_path(tmp_path: P
         QvecDocumentStore(path, DIM, {"lang": "int"})
     for name in ("writer", "retriever"):
         pipeline.get_component(name).document_store.collection.close()
+
+
+@pytest.fixture
+def articles(tmp_path: Path) -> Iterator[QvecDocumentStore]:
+    texts = ["apollo landed on the moon", "the moon is bright", "a cat sleeps", "apollo is a god", "cats and dogs"]
+    store = QvecDocumentStore(tmp_path / "s.qvec", DIM, {"content": "text", "lang": "keyword"})
+    meta = [{"lang": ["de", "en"][i % 2]} for i in range(5)]
+    made = [Document(id=f"d{i}", content=texts[i], embedding=X[i].tolist(), meta=meta[i]) for i in range(5)]
+    store.write_documents([*made, Document(id="bare", content="no embedding of the moon")])
+    yield store
+    store.collection.close()
+
+
+def test_documents_are_found_by_words(articles: QvecDocumentStore) -> None:
+    retriever = QvecBM25Retriever(articles, top_k=5)
+    found = retriever.run("apollo moon")["documents"]
+    assert found[0].id == "d0"
+    assert {document.id for document in found} == {"d0", "d1", "d3", "bare"}
+    assert found[0].content == "apollo landed on the moon"
+    assert found[0].meta == {"lang": "de"}
+    assert found[0].score is not None
+    english = {"field": "meta.lang", "operator": "==", "value": "en"}
+    assert [document.id for document in retriever.run("apollo moon", english, top_k=1)["documents"]] == ["d3"]
+    by_id = {"field": "id", "operator": "==", "value": "bare"}
+    assert [document.id for document in retriever.run("moon", by_id)["documents"]] == ["bare"]
+
+
+@pytest.mark.parametrize("fusion", [None, "weighted", {"vector": 0.2, "text": 0.8}])
+def test_documents_are_found_by_words_and_embeddings(articles: QvecDocumentStore, fusion: Any) -> None:
+    retriever = QvecHybridRetriever(articles, top_k=3, fusion=fusion)
+    found = retriever.run("apollo moon", X[4].tolist())["documents"]
+    where = {"_embedded": True}
+    hits = articles.collection.search(X[4], 3, text="apollo moon", fusion=fusion, where=where)
+    assert [(document.id, document.score) for document in found] == [(hit.id, hit.score) for hit in hits]
+
+
+def test_retrievers_by_words_are_restored_from_a_pipeline(articles: QvecDocumentStore) -> None:
+    pipeline = Pipeline()
+    pipeline.add_component("bm25", QvecBM25Retriever(articles, top_k=2))
+    pipeline.add_component("hybrid", QvecHybridRetriever(articles, top_k=4, fusion={"vector": 0.5, "text": 0.5}))
+    again = Pipeline.loads(pipeline.dumps(), allowed_modules=["qvec.integrations.haystack"])
+    assert again.get_component("bm25").run("cat")["documents"][0].id == "d2"
+    hybrid = again.get_component("hybrid")
+    assert (hybrid.top_k, hybrid.fusion) == (4, {"vector": 0.5, "text": 0.5})
+    assert hybrid.run("cat", X[2].tolist())["documents"][0].id == "d2"
+    for name in ("bm25", "hybrid"):
+        again.get_component(name).document_store.collection.close()
+
+
+def test_retrievers_by_words_need_a_text_field(tmp_path: Path, articles: QvecDocumentStore) -> None:
+    store = QvecDocumentStore(tmp_path / "plain.qvec", DIM)
+    for retriever in (QvecBM25Retriever, QvecHybridRetriever):
+        with pytest.raises(qvec.InputError, match="no text field"):
+            retriever(store)
+    store.collection.close()
+    with pytest.raises(qvec.InputError, match="meta key 'content'"):
+        articles.write_documents([Document(content="a", meta={"content": "b"})])

@@ -130,8 +130,8 @@ def test_nodes_are_deleted_by_document_by_id_and_by_filter(store: QvecVectorStor
 
 
 def test_unsupported_operations_raise_errors(store: QvecVectorStore, tmp_path: Path) -> None:
-    with pytest.raises(qvec.InputError, match="not in mode 'hybrid'"):
-        store.query(ask(7, mode=VectorStoreQueryMode.HYBRID))
+    with pytest.raises(qvec.InputError, match="no mode 'svm'"):
+        store.query(ask(7, mode=VectorStoreQueryMode.SVM))
     with pytest.raises(qvec.InputError, match="no embedding"):
         store.query(VectorStoreQuery(query_str="text"))
     with pytest.raises(qvec.InputError, match="'text_match' has no counterpart"):
@@ -191,3 +191,54 @@ def test_rows_that_other_programs_wrote_are_nodes(tmp_path: Path) -> None:
         texts = {id: made.get_content() for id, made in found.items()}
         assert texts == {"a": "text a", "n1": "text 1", "c": ""}
         assert found["a"].metadata == {"page": 1}
+
+
+@pytest.fixture
+def articles(tmp_path: Path) -> Iterator[QvecVectorStore]:
+    texts = ["apollo landed on the moon", "the moon is bright", "a cat sleeps", "apollo is a god", "cats and dogs"]
+    store = QvecVectorStore.create(tmp_path / "text.qvec", DIM, {"text": "text", "lang": "keyword"})
+    metadata = [{"lang": ["de", "en"][i % 2]} for i in range(5)]
+    store.add([TextNode(id_=f"n{i}", text=texts[i], embedding=X[i].tolist(), metadata=metadata[i]) for i in range(5)])
+    yield store
+    store.client.close()
+
+
+def test_modes_search_by_words_and_by_both(articles: QvecVectorStore) -> None:
+    for mode in (VectorStoreQueryMode.TEXT_SEARCH, VectorStoreQueryMode.SPARSE):
+        found = articles.query(VectorStoreQuery(query_str="apollo moon", similarity_top_k=9, mode=mode))
+        assert (found.ids or [])[0] == "n0"
+        assert set(found.ids or []) == {"n0", "n1", "n3"}
+        assert found.nodes is not None
+        assert found.nodes[0].get_content() == "apollo landed on the moon"
+    words = VectorStoreQuery(query_str="apollo", similarity_top_k=9, sparse_top_k=1, mode=mode)
+    assert articles.query(words).ids == ["n3"]
+    english = VectorStoreQuery(query_str="apollo", filters=only("lang", "en"), mode=mode)
+    assert articles.query(english).ids == ["n3"]
+    for alpha, fusion in ((None, None), (0.3, {"vector": 0.3, "text": 0.7})):
+        both = ask(4, 3, query_str="apollo moon", mode=VectorStoreQueryMode.HYBRID, alpha=alpha)
+        hits = articles.client.search(X[4], 3, text="apollo moon", fusion=fusion)
+        found = articles.query(both)
+        assert found.ids == hits.ids.tolist()
+        np.testing.assert_allclose(found.similarities or [], hits.scores)
+    assert (
+        len(articles.query(ask(4, 3, query_str="moon", mode=VectorStoreQueryMode.HYBRID, hybrid_top_k=2)).ids or [])
+        == 2
+    )
+
+
+def test_a_node_is_stored_once_and_restored_whole(articles: QvecVectorStore) -> None:
+    (found,) = articles.get_nodes(["n2"])
+    assert (found.get_content(), found.metadata) == ("a cat sleeps", {"lang": "de"})
+    payload = articles.client.get(["n2"])[0].payload
+    assert str(payload).count("a cat sleeps") == 1
+
+
+def test_text_modes_need_a_text(articles: QvecVectorStore, store: QvecVectorStore) -> None:
+    with pytest.raises(qvec.InputError, match="needs query_str"):
+        articles.query(ask(0, mode=VectorStoreQueryMode.HYBRID))
+    with pytest.raises(qvec.InputError, match="needs a text field"):
+        store.query(ask(0, query_str="text", mode=VectorStoreQueryMode.HYBRID))
+    with pytest.raises(qvec.InputError, match="no mode 'svm'"):
+        store.query(ask(0, mode=VectorStoreQueryMode.SVM))
+    with pytest.raises(qvec.InputError, match="metadata key 'text'"):
+        articles.add([TextNode(text="a", embedding=X[0].tolist(), metadata={"text": "b"})])

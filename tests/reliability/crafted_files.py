@@ -33,7 +33,9 @@ COLLECTIONS: dict[str, dict[str, Any]] = {
     "lists": {"code": "binary", "index": qvec.IVF(nlist=8), "ids": "str", "metric": "ip"},
     "plain": {"code": qvec.Int8(scale="per_dim"), "index": "flat", "originals": "none", "metric": "l2"},
 }
-FIELDS = {"row": "int", "tag": "keyword", "tags": "keyword[]", "at": "float"}
+FIELDS = {"row": "int", "tag": "keyword", "tags": "keyword[]", "at": "float", "body": "text", "lexical": "sparse"}
+TEXTS = [f"common word{i % 7} word{i * i % 50} row{i}" for i in range(N)]
+SPARSE = {3: 1.5, 20: 0.5, 1001: 2.0}
 
 
 class Case(NamedTuple):
@@ -52,17 +54,23 @@ def name(ids: str, i: int) -> int | str:
     return f"x{i}" if ids == "str" else i
 
 
+def payload(i: int) -> dict[str, Any]:
+    weights = [[i % 11, 20 + i % 7, 1000 + i], [1.5, 0.5 + i % 4, 1.0]]
+    return {"row": i, "tag": f"t{i % 5}", "tags": ["a", "b"], "at": i / 2, "body": TEXTS[i], "lexical": weights}
+
+
 def create(path: str, options: dict[str, Any]) -> None:
     ids, watch.ROWS_PER_CHECK = options.get("ids", "int64"), ROWS_PER_CHECK
     with qvec.create(path, DIM, fields=FIELDS, durability="relaxed", sample=SAMPLE, **options) as db:  # type: ignore[arg-type]
         names = [name(ids, i) for i in range(N)]
-        payloads: list[Any] = [{"row": i, "tag": f"t{i % 5}", "tags": ["a", "b"], "at": i / 2} for i in range(N)]
+        payloads = [payload(i) for i in range(N)]
         db.add(X[:N], names, payloads)
         db.delete(names[30:45])
         if options.get("originals") != "none":
             db.tune(X[:50], ks=(5,))
             db.requantize("f16")
             db.requantize(options["code"])
+            db.tune_fusion(X[:20], texts=TEXTS[:20], relevant=names[:20])
         for _ in range(2):
             db.upsert(X[:ROWS_PER_CHECK], names[:ROWS_PER_CHECK], payloads[:ROWS_PER_CHECK])
 
@@ -94,6 +102,7 @@ def calls(ids: str, keeps: bool) -> dict[str, Callable[[qvec.Collection], object
     """Every call that reads or changes a collection."""
     one, more = name(ids, 3), [name(ids, i) for i in (0, 1, 3, 34, N - 1)]
     new, later = [name(ids, i) for i in range(1000, 1004)], [name(ids, i) for i in range(2000, 2000 + ROWS_PER_CHECK)]
+    names_erased = [name(ids, i) for i in range(101, 120, 3)]
     where = {"row": {"$gte": 60}, "tag": "t1", "tags": "a", "at": {"$lt": 70.0}}
 
     def lists(db: qvec.Collection) -> dict[str, Any]:
@@ -108,6 +117,10 @@ def calls(ids: str, keeps: bool) -> dict[str, Callable[[qvec.Collection], object
         "search by id": lambda db: db.search_by_id(one, k=3),
         "search by recall": lambda db: db.search(X[3], 5, recall=0.5),
         "search by groups": lambda db: db.search_groups(X[3], 5, group_by="tag"),
+        "search by text": lambda db: db.search(text="common word3 word9 row7", k=20, highlight=True),
+        "search by sparse vector": lambda db: db.search(sparse=SPARSE, k=20),
+        "search by all": lambda db: db.search(X[:3], 10, text=TEXTS[:3], sparse=[SPARSE] * 3, where=where),
+        "match": lambda db: db.count({"body": {"$match": "common word4"}}),
         "get": lambda db: db.get(more),
         "get by a filter": lambda db: db.get(where=where),
         "scan": lambda db: list(db.scan(batch_size=90)),
@@ -117,8 +130,8 @@ def calls(ids: str, keeps: bool) -> dict[str, Callable[[qvec.Collection], object
         "drift": lambda db: db.drift(),
         "fields": lambda db: db.fields,
         "verify": lambda db: db.verify(),
-        "upsert": lambda db: db.upsert(X[:4] + 1, new, [{"row": i, "tag": "new"} for i in range(4)], threads=1),
-        "update": lambda db: db.update_payloads(new[:1], {"tag": "other"}),
+        "upsert": lambda db: db.upsert(X[:4] + 1, new, [payload(i) for i in range(4)], threads=1),
+        "update": lambda db: db.update_payloads(new[:1], {"tag": "other", "body": "another text"}),
         "delete": lambda db: db.delete([name(ids, i) for i in range(0, 100, 2)]),
         "add": lambda db: db.add(X[-ROWS_PER_CHECK:], later, threads=1),
         "requantize": lambda db: db.requantize("int8" if keeps else None, threads=1),
@@ -126,8 +139,10 @@ def calls(ids: str, keeps: bool) -> dict[str, Callable[[qvec.Collection], object
         "roll back": lambda db: db.rollback(0, threads=1),
         "optimize": lambda db: db.optimize(threads=1),
         "search again": lambda db: db.search(X[:3], 5),
+        "search by text again": lambda db: db.search(text="common another", k=5),
         "verify again": lambda db: db.verify(),
         "repair": lambda db: db.repair(threads=1),
+        "erase": lambda db: db.erase(names_erased, threads=1),
         "compact": lambda db: db.compact(),
     }
 

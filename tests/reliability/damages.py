@@ -32,14 +32,19 @@ COLLECTIONS: dict[IdKind, dict[str, Any]] = {
     "int64": {"index": qvec.HNSW(m=16, ef_construction=40, layout="packed")},
     "str": {"index": qvec.IVF(nlist=8)},
 }
-FIELDS = {"row": "int", "tag": "keyword"}
+FIELDS = {"row": "int", "tag": "keyword", "body": "text", "lexical": "sparse"}
+
+
+def payload(i: int) -> dict[str, Any]:
+    text = f"common word{i % 7} word{i * i % 50} row{i}"
+    return {"row": i, "tag": f"t{i % 5}", "body": text, "lexical": [[i % 11, 1000 + i], [1.5, 0.5 + i % 4]]}
 
 
 def create(path: str, ids: IdKind) -> None:
     """Several commits with deletions, so that the file has old pages; next to it, a description of each state."""
     with qvec.create(path, DIM, metric="l2", code="int8", ids=ids, fields=FIELDS, **COLLECTIONS[ids]) as db:  # type: ignore[arg-type]
         names = [f"x{i}" if ids == "str" else i for i in range(N)]
-        payloads: list[Any] = [{"row": i, "tag": f"t{i % 5}"} for i in range(N)]
+        payloads = [payload(i) for i in range(N)]
         for number, start in enumerate(range(0, N, N // 4)):
             batch = slice(start, start + N // 4)
             db.add(X[batch], names[batch], payloads[batch])
@@ -58,11 +63,14 @@ def answers(db: qvec.Collection) -> str:
         hits = db.search(X[::7], 10, **options)  # type: ignore[arg-type]
         payloads = hits.payloads if "payloads" in hits.included else None
         said.update(repr((hits.ids.tolist(), payloads)).encode() + hits.distances.tobytes())
+    by_text = db.search(text=["common word3 row7", "word9"], k=60), db.search(sparse={3: 1.0, 1020: 2.0}, k=60)
+    for hits in by_text:
+        said.update(repr((hits.ids.tolist(), hits.payloads)).encode() + hits.distances.tobytes())
     for records in db.scan(batch_size=100):  # which reads each payload once, get() again
         said.update(repr((records.ids.tolist(), records.payloads)).encode() + records.vectors.tobytes())
         found = db.get(records.ids)
         said.update(repr(found.payloads).encode() + found.vectors.tobytes())
-    said.update(repr((len(db), db.count(where))).encode())
+    said.update(repr((len(db), db.count(where), db.count({"body": {"$match": "common word4"}}))).encode())
     return said.hexdigest()
 
 

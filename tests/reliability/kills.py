@@ -54,7 +54,9 @@ def vectors_of(batch: int, version: int) -> npt.NDArray[np.float32]:
 
 
 def payloads_of(batch: int, version: int) -> list[dict[str, Any]]:
-    return [{"batch": batch, "version": version}] * size_of(batch)
+    text = f"batch{batch} version{version} common word{batch % 7} word{batch % 7}"
+    lexical = [[batch % 11, 1000 + version, 100_000 + batch], [1.5, 0.5, 2.0]]
+    return [{"batch": batch, "version": version, "body": text, "lexical": lexical}] * size_of(batch)
 
 
 def put(batch: int, version: int) -> tuple[Change, Callable[[qvec.Collection], object]]:
@@ -134,6 +136,7 @@ UPKEEP: tuple[Callable[[qvec.Collection], object], ...] = (
     lambda db: db.optimize(threads=1),
     lambda db: db.repair(threads=1),
 )
+TEXT_FIELDS = {"batch": "int", "body": "text", "lexical": "sparse"}
 WORKLOADS: dict[str, tuple[Callable[..., Steps], dict[str, Any]]] = {
     "add": (adding, {"index": qvec.HNSW(m=8, ef_construction=40)}),
     "churn": (
@@ -142,7 +145,9 @@ WORKLOADS: dict[str, tuple[Callable[..., Steps], dict[str, Any]]] = {
     ),
     "transactions": (together, {"index": qvec.IVF()}),
     "requantize": (recoding, {"index": qvec.HNSW(m=8, ef_construction=40)}),
-    "upkeep": (keeping_up, {"index": qvec.HNSW(m=8, ef_construction=40), "fields": {"batch": "int"}}),
+    "upkeep": (keeping_up, {"index": qvec.HNSW(m=8, ef_construction=40), "fields": TEXT_FIELDS}),
+    "text": (churning, {"index": "flat", "fields": TEXT_FIELDS}),
+    "text transactions": (together, {"index": "flat", "fields": TEXT_FIELDS}),
 }
 
 
@@ -188,6 +193,10 @@ def found(path: str, deep: bool = True) -> dict[str, Any]:
             wrong.append(f"{len(db)} vectors are said to be there")
         for batch, version in sorted(rows)[-4 if deep else -1 :]:
             wrong += [f"id {i} is not found" for i in not_found(db, batch, version)]
+        if "body" in db.fields:
+            wrong += [
+                f"batch {key} is not what its words find" for key in sorted(rows) if not is_found_by_words(db, key)
+            ]
         if deep:
             wrong += db.verify()
         return {"rows": sorted(rows), "torn": torn, "wrong": wrong, "reopen_ms": reopen_ms}
@@ -198,6 +207,15 @@ def not_found(db: qvec.Collection, batch: int, version: int) -> list[int]:
     effort: dict[str, Any] = {"nprobe": n} if (n := db.stats().lists) else {"ef": max(10, len(db))}
     hits = db.search(vectors_of(batch, version), 1, include=(), **effort)
     return [i for i, hit in zip(ids_of(batch), hits.ids[:, 0].tolist(), strict=True) if i != hit]
+
+
+def is_found_by_words(db: qvec.Collection, key: tuple[int, int]) -> bool:
+    """Whether words, a sparse vector and `$match` find exactly the rows of a version of a batch."""
+    batch, version = key
+    match = {"body": {"$match": f"batch{batch} version{version}"}}
+    found = db.search(text=f"batch{batch}", k=50), db.search(sparse={100_000 + batch: 1.0}, k=50)
+    rows = [sorted(hits.ids[: int(hits.counts)].tolist()) for hits in found]
+    return rows == [ids_of(batch)] * 2 and db.count(match) == size_of(batch)
 
 
 def check(

@@ -23,7 +23,7 @@ METAS = 2  # pages
 PSIZE = 4096
 SUBSETS = {"short": 40, "nightly": 500}  # of each workload
 CONTROLS = {"short": 10, "nightly": 100}
-WORKLOADS = ("add", "churn", "transactions")
+WORKLOADS = ("add", "churn", "transactions", "text")
 
 
 class Image(NamedTuple):

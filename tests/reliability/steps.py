@@ -75,6 +75,7 @@ CHANGES: dict[str, list[tuple[kills.Change, Callable[[qvec.Collection], object]]
     "churn": [kills.put(30, 0), kills.put(7, 1), ([(b, -1) for b in range(6, 16)], lambda db: deleted(db, 6, 16))],
     "transactions": [next(kills.together(dict.fromkeys(range(20), 0), 30, random.Random(3))), kills.gone(8)],
     "requantize": [([], lambda db: kills.recode(db, "f16")), kills.put(31, 0)],
+    "text": [kills.put(30, 0), kills.put(7, 1), kills.gone(8)],
     "upkeep": [
         kills.gone(8),
         ([], lambda db: db.compact()),
