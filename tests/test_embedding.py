@@ -14,6 +14,7 @@ import pytest
 
 import qvec
 from qvec import Collection, InputError
+from qvec.common.errors import MissingExtraError
 
 DIM = 16
 
@@ -164,5 +165,5 @@ def test_helpers_call_the_models_of_libraries(
         assert (db.search(TEXTS[4], 1).ids.tolist(), db.model) == ([4], "a-model")
     np.testing.assert_allclose(embed.embed_query(["x"]), 2 * embed(["x"]))
     monkeypatch.setitem(sys.modules, library, None)
-    with pytest.raises(qvec.MissingExtraError, match="pip install"):
+    with pytest.raises(MissingExtraError, match="pip install"):
         kind("a-model")

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from functools import wraps
 from typing import Any
 
-from mcp.server.fastmcp import FastMCP
-from mcp.server.fastmcp.exceptions import ToolError
+from mcp.server.mcpserver import MCPServer
+from mcp.server.mcpserver.exceptions import ToolError
 
 from qvec.collection.collection import Collection
 from qvec.common.errors import InputError, QvecError
@@ -166,12 +166,12 @@ class Tools:
 READING, WRITING = ("describe", "search", "get", "count", "facets"), ("add", "delete")
 
 
-def make_server(db: Collection, *, read_only: bool = False, limits: Limits | None = None) -> FastMCP:
+def make_server(db: Collection, *, read_only: bool = False, limits: Limits | None = None) -> MCPServer:
     """Return a server with the tools over a collection. read_only: without the tools that change it."""
     allowed = limits or Limits()
-    server, tools = FastMCP("qvec", INSTRUCTIONS, log_level="WARNING"), Tools(db, allowed)
+    server, tools = MCPServer("qvec", instructions=INSTRUCTIONS, log_level="WARNING"), Tools(db, allowed)
     for name in READING if read_only or db.mode == "r" else (*READING, *WRITING):
-        server.add_tool(_tool(getattr(tools, name), allowed), name)
+        server.add_tool(_tool(getattr(tools, name), allowed), name, structured_output=False)
     return server
 
 

@@ -88,10 +88,16 @@ class Moment:
     deleted: Column | None
     derived: dict[Any, Any] = field(default_factory=dict)
 
+    def is_current(self) -> bool:
+        """Whether it is the present moment: no row has expired since then."""
+        return self.first <= present() < self.next
 
-def moment_of(reading: Snapshot, now: int) -> Moment:
-    """Return what is visible of a commit at a time. The last result is kept with the commit."""
-    known: Moment | None = reading.derived.get("moment")
+
+def moment_of(reading: Snapshot, moment: int | None) -> Moment:
+    """Return what is visible of a commit at a moment, or at the present one; kept with the commit."""
+    key: Any = "moment" if moment is None else ("moment", moment)
+    now = present() if moment is None else moment
+    known: Moment | None = reading.derived.get(key)
     if known is not None and known.first <= now < known.next:
         return known
     if known is not None and known.first <= now < known.horizon:
@@ -99,7 +105,7 @@ def moment_of(reading: Snapshot, now: int) -> Moment:
     else:
         made = _scanned(reading, now)
     if not isinstance(reading, Transaction):  # it changes without a commit
-        reading.derived["moment"] = made
+        reading.derived[key] = made
     return made
 
 
@@ -208,3 +214,8 @@ class Present(Snapshot):
     def _is_hidden(self, row: int) -> bool:
         moment = self._moment
         return moment.count > 0 and row < moment.state.n and bool(are_in(moment.hidden, np.array([row]))[0])
+
+
+def show(whole: Snapshot, moment: int | None) -> Snapshot:
+    """Return a commit without the rows that have expired at a moment. None: the present one."""
+    return Present(whole, moment_of(whole, moment))

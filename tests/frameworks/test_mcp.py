@@ -59,7 +59,7 @@ async def call(session: ClientSession, name: str, **arguments: Any) -> Any:
     """The result of a tool, or the text of its error."""
     done = await session.call_tool(name, arguments)
     (part,) = done.content
-    if done.isError:
+    if done.is_error:
         return f"error: {part.text}"  # type: ignore[union-attr]
 
     def refuse(constant: str) -> None:
