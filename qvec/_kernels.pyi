@@ -579,7 +579,14 @@ class PostingField:
     n_docs: int
     is_text: bool
     def __init__(
-        self, segments: list[Segment], lengths: Column | None, n_docs: int, tokens: float, k1: float, b: float
+        self,
+        segments: list[Segment],
+        lengths: Column | None,
+        n_docs: int,
+        tokens: float,
+        k1: float,
+        b: float,
+        counts: dict[bytes, int] | None = None,
     ) -> None: ...
     def document_frequency(self, term: bytes) -> int: ...
     def set_bits(self, term: bytes, n: int, bits: NDArray[np.uint64]) -> None: ...

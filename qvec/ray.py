@@ -24,7 +24,7 @@ from qvec.schema.validation import check_count
 from qvec.search.results import BatchHits, Hits
 from qvec.shards.blocks import Block, write_block
 from qvec.shards.committing import opened
-from qvec.shards.fanout import Fanout
+from qvec.shards.fanout import Call, CountCall, search
 from qvec.shards.manifest import Manifest, Shard, read
 from qvec.shards.remote import Remote, fetch
 from qvec.shards.shard_set import ShardSet
@@ -134,7 +134,7 @@ class ShardActors:
 
     def search(
         self,
-        query: Any,
+        query: Any = None,
         k: int = 10,
         *,
         ask: int | float | None = None,
@@ -148,12 +148,18 @@ class ShardActors:
 
         Calls to actors that die are repeated until ``timeout`` seconds pass.
         """
-        fanout = Fanout(self.manifest, query, k, offset, unique, ask, partial, timeout, options)
-        calls = fanout.calls()
         deadline = float("inf") if timeout is None else time.monotonic() + timeout
+
+        def send(calls: Any) -> Any:
+            return self._answers(calls, deadline, timeout)
+
+        return search(self.manifest, send, query, k, offset, unique, ask, partial, timeout, options)
+
+    def _answers(self, calls: Any, deadline: float, timeout: float | None) -> tuple[dict[int, Any], dict[int, str]]:
+        """The answers of actors, by shard, and the errors of those that failed."""
         self._turn += 1
         asked = {self._ask(number, call, self._turn): number for number, call in calls.items()}
-        found: dict[int, BatchHits] = {}
+        found: dict[int, Any] = {}
         failed: dict[int, str] = {}
         turns, died = dict.fromkeys(calls, self._turn), dict[int, float]()
         while asked:
@@ -175,8 +181,7 @@ class ShardActors:
                 time.sleep(min(PAUSE, max(0.0, left)))
                 turns[number] += 1
                 asked[self._ask(number, calls[number], turns[number])] = number
-        hits: Hits | BatchHits = fanout.join(calls, found, failed)
-        return hits
+        return found, failed
 
     def close(self) -> None:
         """Stop the actors."""
@@ -186,7 +191,7 @@ class ShardActors:
 
     def _ask(self, number: int, call: Any, turn: int) -> Any:
         replicas = self.actors[number]
-        return replicas[turn % len(replicas)].search.remote(call.queries, call.depth, call.options)
+        return replicas[turn % len(replicas)].answer.remote(call)
 
 
 def _refused(error: Any) -> str:
@@ -208,15 +213,14 @@ class _Shard:
         """The process of this actor."""
         return os.getpid()
 
-    def search(self, queries: Any, k: int, options: dict[str, Any]) -> BatchHits:
+    def answer(self, call: Call | CountCall) -> Any:
         if self.db is None:
             path, entry = self.folder / self.entry.name, self.entry
             if self.url is not None:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 path = Remote(self.url, self.storage_options).fetch(entry.name, entry.bytes, entry.crc, self.folder)
             self.db = opened(path)
-        hits: BatchHits = self.db.search(queries, k, **options)
-        return hits
+        return call.run(self.db)
 
 
 def _matrix(batch: Batch, column: str) -> Any:

@@ -354,9 +354,12 @@ def test_the_demo_answers_in_two_processes_and_compares_the_codes(run, monkeypat
     assert "kept.qvec" in failure(run("demo", "--path", "kept.qvec"))
     code, out, _ = run("demo", "--json")
     found = json.loads(out)
-    assert (code, list(found)) == (0, ["stored", "answers", "second_process", "codes"])
+    assert (code, list(found)) == (0, ["stored", "answers", "second_process", "hybrid", "codes"])
     assert found["stored"]["count"] == 5000
     assert found["answers"][0]["hits"] == found["second_process"]["hits"]
+    hits = {row["search"]: row["hit"] for row in found["hybrid"]["rows"]}
+    assert hits["fused"] >= max(hits["vector"], hits["text"])
+    assert all(answer["titles"].keys() == {"vector", "text", "fused"} for answer in found["hybrid"]["answers"])
     assert {(row["code"], row["search"]): row["recall"] for row in found["codes"]["rows"]}["f32", "exact scan"] == 1
 
 

@@ -143,6 +143,26 @@ def test_rows_are_printed_by_id_and_by_filter(run: Run) -> None:
     assert [json.loads(line)["id"] for line in head.splitlines()] == [3, 5]
 
 
+def test_vectors_expire_and_recent_ones_are_first(run: Run) -> None:
+    lines = [{"id": i, "vector": X[i].tolist(), "until": "2000-01-01" if i % 2 else "2100-01-01"} for i in range(20)]
+    lines = [{**line, "at": f"20{10 + line['id']}-01-01"} for line in lines]
+    Path("r.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    fields = ("--field", "until=datetime", "--field", "at=datetime")
+    assert run("import", "t.qvec", "r.jsonl", *fields, "--expires", "until")[0] == 0
+    assert json.loads(run("count", "t.qvec", "--json")[1]) == {"count": 10}
+    assert json.loads(run("info", "t.qvec", "--json")[1])["expired"] == 10
+    np.save("one.npy", X[:1])
+    hits = json.loads(run("search", "t.qvec", "one.npy", "-k", "10", "--boost", "at=1d", "--json")[1])["hits"]
+    assert [hit["id"] for hit in hits][:1] == [0]
+    assert set(hits[0]["parts"]) == {"vector", "decay"}
+    assert "is not FIELD=TIME" in run("search", "t.qvec", "one.npy", "--boost", "at")[2]
+    assert "the half-life must be a time" in run("search", "t.qvec", "one.npy", "--boost", "at=soon")[2]
+    rows = run("head", "t.qvec", "-n", "2", "--order-by", "at", "--desc", "--json", "--no-vectors")[1].splitlines()
+    assert [json.loads(row)["id"] for row in rows] == [18, 16]
+    assert json.loads(run("erase", "t.qvec", "--expired", "--json")[1]) == {"erased": 10}
+    assert "--expires is for a new store" in run("import", "t.qvec", "r.jsonl", "--expires", "until")[2]
+
+
 def test_an_export_can_have_a_filter(run: Run) -> None:
     assert run("export", "s.qvec", "out.npy", "--where", '{"lang": "de"}')[0] == 0
     np.testing.assert_array_equal(np.load("out.npy"), X[::2])

@@ -165,7 +165,7 @@ def test_equal_ranks_are_fused_in_the_order_of_rows() -> None:
         (([3], [1.0, 2.0]), "one weight for each id"),
         ({1: 1e9}, "the limit is 65504"),
         ("text", "must be a dict"),
-        ({"a": 1.0}, "sparse must name one sparse field"),
+        ({"a": 1.0}, "sparse names 'a', which is no sparse field; there are: splade"),
     ],
 )
 def test_wrong_sparse_vectors_are_refused(db: qvec.Collection, value: Any, message: str) -> None:

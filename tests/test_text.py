@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 import qvec
 from helpers.text_model import bm25, check_hits, random_texts
+from qvec._kernels import split_ascii
 from qvec.schema.postings import SegmentRecord, SparseOptions
 from qvec.text import analysis
 from qvec.text.analysis import register_analyzer, split_words
@@ -65,6 +67,12 @@ def test_words_are_those_of_unicode(text: str, words: list[str]) -> None:
 def test_ascii_is_split_as_other_text_is(text: str) -> None:
     expected = [word for word in analysis._pattern("", False).findall(text.lower()) if word.strip("_")]
     assert split_words(text) == expected
+
+
+@given(st.text(st.sampled_from("aB1_.,;:'’ \t\u00a0é\u0301–“東京ｶ\u0308ßﬁ½x²́ "), max_size=40) | st.text(max_size=40))
+def test_parts_of_a_text_are_split_as_the_whole(text: str) -> None:
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    assert split_words(text) == (split_ascii(text) if text.isascii() else analysis._matched(folded))
 
 
 def test_stop_words_and_stems_apply_to_texts_and_queries(tmp_path: Path) -> None:

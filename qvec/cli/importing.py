@@ -71,6 +71,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="NAME[=STEMMER]",
         help="a payload field to search for words, for example body or body=english (extra: text); repeatable",
     )
+    new.add_argument("--expires", metavar="FIELD", help="the datetime field with the times at which vectors expire")
     parser.add_argument("--json", action="store_true", help="print the numbers of rows as one JSON object")
     rows = parser.add_argument_group("rows")
     rows.add_argument("--dim", type=_dim, default="auto", metavar="N", help="fail unless vectors have N dimensions")
@@ -144,7 +145,7 @@ def import_rows(args: argparse.Namespace, file: Path) -> int:
 def _created(args: argparse.Namespace, source: Source) -> qvec.Collection:
     index = HNSW(layout="packed") if args.index == "packed" else args.index or "auto"
     options: dict[str, Any] = {"index": index, "fields": {**source.fields, **dict(args.field), **dict(args.text_field)}}
-    options |= {name: getattr(args, name) for name in ("originals", "model") if getattr(args, name) is not None}
+    options |= {name: getattr(args, name) for name in ("originals", "model", "expires") if getattr(args, name)}
     if args.code is not None:
         options["code"] = as_code(args.code)
     return create_for(source, args.store, metric=args.metric, batch_size=args.batch, **options)
@@ -162,6 +163,9 @@ def _opened(args: argparse.Namespace) -> qvec.Collection:
         if asked not in (None, "auto", stored):
             db.close()
             raise InputError(f"{args.store} has {name} {stored}; --{name} {asked} is for a new store")
+    if args.expires is not None:
+        db.close()
+        raise InputError(f"{args.store} exists; --expires is for a new store")
     for name, kind in args.field:
         if db.fields.get(name) != kind:
             db.close()

@@ -57,6 +57,7 @@ if TYPE_CHECKING:  # imported by the calls that need them, to keep `import qvec`
     )
     from qvec.quality.query_sample import QuerySample
     from qvec.text.options import Sparse, Text
+    from qvec.text.statistics import TextStatistics
 
 PRESENT = Visibility()
 
@@ -213,6 +214,7 @@ class ReadableCollection:
         fusion: Literal["rrf", "weighted"] | Mapping[str, float] | None = None,
         fusion_depth: int | None = None,
         text_weights: Mapping[str, float] | None = None,
+        statistics: TextStatistics | None = None,
         highlight: bool = False,
         boost: Boost | None = None,
         where: Where | Sequence[Where | None] | None = None,
@@ -263,12 +265,13 @@ class ReadableCollection:
         boost: ``{"field": ("decay", "7d")}`` prefers recent hits: the scores of the ``fusion_depth`` best, scaled from
         0 to 1, are averaged with 2^(-age / half-life) of a datetime field; ``("decay", "7d", 0.2)`` has another weight
         than 0.5. ``parts`` then has "decay".
+        statistics: document counts of several collections, for comparable scores (:meth:`text_statistics`).
 
         If there are fewer than k vectors, all are returned, and the arrays are padded (:class:`Hits`).
         """
         options = (k, include, max_distance, offset, mmr, None, 1, ef, nprobe, oversample, exact, recall)
         plain = text is None and sparse is None and fusion is None and fusion_depth is None and text_weights is None
-        if plain and highlight is False and boost is None and query is not None:
+        if plain and statistics is None and highlight is False and boost is None and query is not None:
             if where is None and ids_in is None and threads is None and timeout is None:
                 hits: Hits | None = self._search_prepared(query, options)
                 if hits is not None:
@@ -276,7 +279,7 @@ class ReadableCollection:
             else:
                 self._store.searches += 1
             return self._searches.search(self._as_vectors(query), options, where, ids_in, threads, timeout)
-        given = text, sparse, fusion, fusion_depth, text_weights, highlight, boost
+        given = text, sparse, fusion, fusion_depth, text_weights, highlight, statistics, boost
         return self._search_inputs(self._as_vectors(query), options, given, where, ids_in, threads, timeout)
 
     @overload
@@ -373,7 +376,7 @@ class ReadableCollection:
         if plain and highlight is False and boost is None and query is not None:
             self._store.searches += 1
             return self._searches.search(self._as_vectors(query), options, where, ids_in, threads, timeout)
-        given = text, sparse, fusion, fusion_depth, text_weights, highlight, boost
+        given = text, sparse, fusion, fusion_depth, text_weights, highlight, None, boost
         return self._search_inputs(self._as_vectors(query), options, given, where, ids_in, threads, timeout)
 
     # --- reading ---
@@ -434,6 +437,19 @@ class ReadableCollection:
         with self._reading() as snap:
             rows = live_rows(snap)
             return ids_of_rows(snap, rows) if len(rows) else id_array(as_ids([], self._config.ids))
+
+    def text_statistics(
+        self, texts: Sequence[str], *, text_weights: Mapping[str, float] | None = None
+    ) -> TextStatistics:
+        """The counts of documents that the scores of some texts depend on.
+
+        Sets of shards add up those of all shards (``TextStatistics.sum``) and search each with ``statistics=``.
+        text_weights: of the search. Raises InputError without a text field.
+        """
+        from qvec.search.inputs import statistics_of
+
+        with self._store.read() as snap:
+            return statistics_of(snap, texts, text_weights)
 
     def count(self, where: Where | None = None) -> int:
         """Return the number of stored vectors, or of those that match a filter; see :meth:`search` for ``where``."""

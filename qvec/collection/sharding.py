@@ -11,13 +11,15 @@ import numpy as np
 
 from qvec.collection.collection import Collection
 from qvec.collection.open import open as open_collection
+from qvec.collection.sharded_inputs import ShardedInputs, has_inputs
 from qvec.common.errors import InputError, MissingIdError
 from qvec.common.types import ArrayLike, MemoryMode, NDArray
 from qvec.rows.lookup import id_array
 from qvec.rows.results import Records
-from qvec.schema.validation import MAX_K, as_ids, check_count
+from qvec.schema.validation import MAX_K, as_ids, as_searched, check_count
 from qvec.search.options import deadline_after
 from qvec.search.results import BatchHits, Extras, Hits
+from qvec.text.statistics import TextStatistics
 
 if TYPE_CHECKING:
     from qvec.common.types import Batch, Query, UnknownArray
@@ -90,6 +92,8 @@ class ShardedIndex:
             self._open = stack.pop_all()
 
     @overload
+    def search(self, query: None = None, k: int = 10, **options: Any) -> Any: ...
+    @overload
     def search(self, query: UnknownArray, k: int = 10, **options: Any) -> Any: ...
     @overload
     def search(self, query: Query, k: int = 10, *, offset: int = 0, unique: bool = False, **options: Any) -> Hits: ...
@@ -102,15 +106,31 @@ class ShardedIndex:
         self, query: ArrayLike, k: int = 10, *, offset: int = 0, unique: bool = False, **options: Any
     ) -> Hits | BatchHits: ...
     def search(
-        self, query: Any, k: int = 10, *, offset: int = 0, unique: bool = False, **options: Any
+        self, query: Any = None, k: int = 10, *, offset: int = 0, unique: bool = False, **options: Any
     ) -> Hits | BatchHits:
-        """Find the k nearest in all shards. See :meth:`Collection.search` for options, and :func:`merge_topk`."""
+        """Find the k nearest in all shards. See :meth:`Collection.search` for options, and :func:`merge_topk`.
+
+        Searches by text and sparse vectors find what one collection with all rows finds.
+        """
         check_mergeable(options)
-        depth = check_count("offset", offset, 0, MAX_K - check_count("k", k, 1, MAX_K)) + k
         if options.get("timeout") is not None:
             options["timeout"] = deadline_after(options["timeout"])
+        if query is None or has_inputs(options):
+            config = self.shards[0]._config
+            q = None if query is None else as_searched(query, config.dim, config.metric, config.form)
+            return ShardedInputs.checked(q, options).search(self._search, self._count, k, offset, unique)
+        depth = check_count("offset", offset, 0, MAX_K - check_count("k", k, 1, MAX_K)) + k
         parts: Any = [shard.search(query, depth, **options) for shard in self.shards]
         return merge_parts(parts, k, offset=offset, unique=unique)
+
+    def _search(self, query: Any, k: int, unique: bool, **options: Any) -> BatchHits:
+        parts: Any = [shard.search(query, k, **options) for shard in self.shards]
+        merged = merge_parts(parts, k, unique=unique)
+        assert isinstance(merged, BatchHits)
+        return merged
+
+    def _count(self, texts: list[str], weights: Any) -> TextStatistics:
+        return TextStatistics.sum([shard.text_statistics(texts, text_weights=weights) for shard in self.shards])
 
     def get(self, ids: Any) -> Records:
         """Return stored records in the order of ``ids``, from the first shard that has each.

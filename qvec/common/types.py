@@ -64,6 +64,7 @@ if TYPE_CHECKING:
         """Options of ``search``."""
 
         mmr: float | tuple[float, int] | None
+        statistics: Any
 
     class GroupKeywords(TextKeywords, total=False):
         """Options of ``search_groups``."""

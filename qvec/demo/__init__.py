@@ -9,9 +9,10 @@ from typing import Any
 from qvec.common.console import heading
 from qvec.demo.comparison import Comparison
 from qvec.demo.corpus import load_corpus
+from qvec.demo.hybrid import Hybrid
 from qvec.demo.steps import Answers, Demo, SecondProcess, Step, Storing
 
-STEPS: tuple[type[Step], ...] = (Storing, Answers, SecondProcess, Comparison)
+STEPS: tuple[type[Step], ...] = (Storing, Answers, SecondProcess, Hybrid, Comparison)
 
 
 def run_demo(path: Path | None = None, *, show: bool = True) -> dict[str, Any]:

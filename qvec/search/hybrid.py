@@ -50,12 +50,13 @@ def nearest_to_text(
         if getattr(options, name) != default:
             raise InputError(f"{name} is for searches by a vector; give query=")
     (rows, scores), _ = search_lists(snap, one_text(snap, given), options.k, None, deadline)
-    n = len(rows)
-    found, distances, counts = no_hits(1, options.k)
-    part = np.full(options.k, np.nan, np.float32)
-    found[0, :n], distances[0, :n], counts[0], part[:n] = rows, -scores, n, scores
-    extras = Extras(parts={TEXT: part})
-    hits = make_hits(snap, config, (found[0], distances[0], counts.reshape(())), options, extras, deadline)
+    n, k = len(rows), options.k
+    distances, part = -scores, scores
+    if n < k:
+        rows = np.concatenate([rows, np.full(k - n, -1)])
+        distances = np.concatenate([distances, np.full(k - n, np.inf, np.float32)])
+        part = np.concatenate([scores, np.full(k - n, np.nan, np.float32)])
+    hits = make_hits(snap, config, (rows, distances, np.array(n)), options, Extras(parts={TEXT: part}), deadline)
     assert isinstance(hits, Hits)
     return hits
 

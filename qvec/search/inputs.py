@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,8 +23,17 @@ from qvec.search.boost import Boost, check_boost
 from qvec.search.fusion import DEFAULT_DEPTH, SPARSE, TEXT, VECTOR, Fusion, Listed, check_fusion, check_weight
 from qvec.storage.store import Snapshot
 from qvec.text.analysis import MAX_TEXT_BYTES
-from qvec.text.reader import Terms, analyzer_of, postings_of, rows_with_all, sparse_terms, text_terms
+from qvec.text.reader import (
+    analyzer_of,
+    counts_of,
+    postings_of,
+    postings_with,
+    rows_with_all,
+    sparse_terms,
+    text_terms,
+)
 from qvec.text.sparse import product, rows_of, sparse_vector
+from qvec.text.statistics import TextStatistics
 
 Phrase = tuple[tuple[str, tuple[str, ...]], ...]
 """For each field, the terms of a phrase, in order."""
@@ -40,12 +49,14 @@ class RawInputs:
     fusion_depth: Any = None
     text_weights: Any = None
     highlight: Any = False
+    statistics: Any = None
     boost: Any = None
 
     @property
     def is_one_text(self) -> bool:
         """Whether the only input is one text, and the only option ``text_weights``."""
-        alone = self.sparse is None and self.fusion is None and self.fusion_depth is None and self.boost is None
+        alone = self.sparse is None and self.fusion is None and self.fusion_depth is None and self.statistics is None
+        alone = alone and self.boost is None
         return alone and self.highlight is False and isinstance(self.text, str)
 
     @property
@@ -61,15 +72,18 @@ class RawInputs:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One query of one input: terms as (number of the field, term, weight). ``vector``: ids and weights, if sparse.
+    """One query of one input: terms as (number of the field, term, weight). ``vectors``: ids and weights of sparse
+    fields.
 
-    ``phrases``: for each, its terms by field; a row must have each of them in one of the fields.
+    ``phrases``: for each, its terms by field; a row must have each of them in one of the fields. ``statistics``: of
+    several collections together; None: of this one.
     """
 
     fields: tuple[str, ...]
     terms: list[tuple[int, bytes, float]]
-    vector: tuple[NDArray[np.uint32], Float32Array] | None = None
+    vectors: tuple[tuple[NDArray[np.uint32], Float32Array], ...] = ()
     phrases: tuple[Phrase, ...] = ()
+    statistics: TextStatistics | None = None
 
 
 _QUOTED = re.compile(r'"([^"]+)"')
@@ -99,13 +113,13 @@ def check_inputs(raw: RawInputs, state: State, has_vector: bool, n: int | None) 
     if raw.text is not None:
         fields = _text_fields(state, raw.text_weights)
         texts = [raw.text] if n is None else list(raw.text)
-        queries[TEXT] = [_text_query(state, fields, text, _name("text", i, n)) for i, text in enumerate(texts)]
-    elif raw.text_weights is not None:
-        raise InputError("text_weights are weights of text fields; give text=")
+        counts = _statistics(raw.statistics, fields)
+        made = [_text_query(state, fields, text, _name("text", i, n)) for i, text in enumerate(texts)]
+        queries[TEXT] = made if counts is None else [replace(query, statistics=counts) for query in made]
+    elif raw.text_weights is not None or raw.statistics is not None:
+        raise InputError("text_weights and statistics are for text fields; give text=")
     if raw.sparse is not None:
-        field, value = _sparse_field(state, raw.sparse)
-        rows = [value] if n is None else rows_of(value, n, f"sparse[{field!r}]")
-        queries[SPARSE] = [_sparse_query(field, row, _name(f"sparse[{field!r}]", i, n)) for i, row in enumerate(rows)]
+        queries[SPARSE] = _sparse_queries(_sparse_fields(state, raw.sparse), n)
     names = ((VECTOR,) if has_vector else ()) + tuple(queries)
     if type(raw.highlight) is not bool:
         raise InputError(f"highlight must be True or False, got {raw.highlight!r}")
@@ -122,6 +136,22 @@ def _fusion_of(raw: RawInputs, state: State, names: tuple[str, ...]) -> tuple[Fu
     if raw.fusion_depth is not None:
         return fusion, check_count("fusion_depth", raw.fusion_depth, 1, MAX_K)
     return fusion, DEFAULT_DEPTH if tuned is None else tuned.depth
+
+
+def _statistics(given: Any, fields: Mapping[str, float]) -> TextStatistics | None:
+    if given is None or (isinstance(given, TextStatistics) and given.fields.keys() >= fields.keys()):
+        return given
+    raise InputError(f"statistics must be TextStatistics of {', '.join(fields)}; get them from text_statistics()")
+
+
+def statistics_of(snap: Snapshot, texts: Sequence[str], weights: Any = None) -> TextStatistics:
+    """The counts that BM25 uses for some texts."""
+    terms: dict[str, set[bytes]] = {field: set() for field in _text_fields(snap.state, weights)}
+    for i, text in enumerate(texts):
+        query = _text_query(snap.state, dict.fromkeys(terms, 1.0), text, f"texts[{i}]")
+        for number, term, _ in query.terms:
+            terms[query.fields[number]].add(term)
+    return TextStatistics({field: counts_of(snap, field, found) for field, found in terms.items()})
 
 
 def one_text(snap: Snapshot, raw: RawInputs) -> Query:
@@ -216,23 +246,37 @@ def _names_fields(value: Any) -> bool:
     return isinstance(value, Mapping) and bool(value) and all(isinstance(name, str) for name in value)
 
 
-def _sparse_field(state: State, value: Any) -> tuple[str, Any]:
-    """The sparse field to search, and the query."""
+def _sparse_fields(state: State, value: Any) -> dict[str, Any]:
+    """The sparse fields to search, and the query for each."""
     names = _fields_of(state, "sparse")
     if _names_fields(value) and set(value) != {"ids", "weights"}:
-        if len(value) != 1 or next(iter(value)) not in names:
-            raise InputError(f"sparse must name one sparse field, got {sorted(value)}; there are: {', '.join(names)}")
-        ((field, vector),) = value.items()
-        return str(field), vector
+        if wrong := sorted(set(value) - set(names)):
+            raise InputError(f"sparse names {wrong[0]!r}, which is no sparse field; there are: {', '.join(names)}")
+        return dict(value)
     if len(names) > 1:
-        raise InputError(f"sparse= must name the field, as in {{{names[0]!r}: ...}}; there are: {', '.join(names)}")
-    return names[0], value
+        raise InputError(f"sparse= must name the fields, as in {{{names[0]!r}: ...}}; there are: {', '.join(names)}")
+    return {names[0]: value}
 
 
-def _sparse_query(field: str, value: Any, name: str) -> Query:
-    ids, weights = sparse_vector(value, name)
-    terms: Terms = sparse_terms(ids, weights)
-    return Query((field,), [(0, term, weight) for term, weight in terms], (ids, weights))
+def _sparse_queries(values: Mapping[str, Any], n: int | None) -> list[Query]:
+    """Queries of sparse fields, whose scores are added."""
+    shown = {field: f"sparse[{field!r}]" for field in values}
+    rows = {
+        field: [value] if n is None else rows_of(value, n, shown[field], "queries") for field, value in values.items()
+    }
+    return [
+        _sparse_query({field: (of[i], _name(shown[field], i, n)) for field, of in rows.items()}) for i in range(n or 1)
+    ]
+
+
+def _sparse_query(values: Mapping[str, tuple[Any, str]]) -> Query:
+    vectors = tuple(sparse_vector(value, name) for value, name in values.values())
+    terms = [
+        (number, term, weight)
+        for number, (ids, weights) in enumerate(vectors)
+        for term, weight in sparse_terms(ids, weights)
+    ]
+    return Query(tuple(values), terms, vectors)
 
 
 def search_lists(
@@ -245,6 +289,8 @@ def search_lists(
         without = ~_rows_with(snap, phrase)
         excluded = without if excluded is None else excluded | without
     fields: list[PostingField] = [postings_of(snap, name) for name in query.fields]
+    if query.statistics is not None:
+        fields = [postings_with(snap, name, query.statistics.fields[name]) for name in query.fields]
     rows, scores, work = search_postings(fields, query.terms, snap.state.n, k, excluded, deadline=deadline)
     return (rows, scores), work[2]
 
@@ -274,11 +320,13 @@ def _has_phrase(terms: list[str], phrase: tuple[str, ...]) -> bool:
 
 def rescored(snap: Snapshot, query: Query, listed: Listed, k: int) -> Listed:
     """Return the best k rows of a list, scored with the weights in their payloads."""
-    (field,), rows = query.fields, listed[0]
-    assert query.vector is not None
+    rows = listed[0]
     scores = np.zeros(len(rows), np.float32)
     for i, payload in enumerate(payloads_of(read_records(snap, rows.tolist()))):
-        scores[i] = product(query.vector, (payload or {}).get(field))
+        scores[i] = sum(
+            product(vector, (payload or {}).get(field))
+            for field, vector in zip(query.fields, query.vectors, strict=True)
+        )
     best = np.lexsort((rows, -scores))[:k]
     return rows[best], scores[best]
 

@@ -107,6 +107,7 @@ class Searches:
         """Hits by text and sparse vectors, and by array-like vectors [n, dim] or [dim] if ``query`` is not None."""
         from qvec.search.hybrid import HybridRun, check_hybrid_options, nearest_to_text
         from qvec.search.inputs import check_inputs
+        from qvec.text.reader import reside_postings
 
         config = self._config
         deadline = None if timeout is None else deadline_after(timeout)
@@ -116,6 +117,8 @@ class Searches:
         whole = self._store.begin(deadline)
         try:
             snap = self._visibility.of(whole)
+            if self._store.memory != "mmap":
+                reside_postings(snap)
             options = self._options(raw)
             if options.plain and given.is_one_text and query is None and where is None and ids_in is None:
                 return nearest_to_text(snap, config, options, given, deadline)

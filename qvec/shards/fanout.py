@@ -6,12 +6,14 @@ differ.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from qvec.collection.collection import Collection
+from qvec.collection.sharded_inputs import ShardedInputs, has_inputs
 from qvec.collection.sharding import check_mergeable, merge_parts
 from qvec.common.errors import InputError, MissingShardError
 from qvec.common.types import Float32Array, Int64Array
@@ -19,16 +21,36 @@ from qvec.schema.validation import MAX_K, as_searched, check_count
 from qvec.search.results import BatchHits, Extras, Hits
 from qvec.shards.manifest import Manifest
 from qvec.shards.partition import ranked
+from qvec.text.statistics import TextStatistics
 
 
 @dataclass(frozen=True)
 class Call:
-    """A request to one shard: ``queries`` float32 [m, dim], their ``rows`` among the search's queries, and options."""
+    """A request to one shard: ``queries`` float32 [m, dim], their ``rows`` among the search's queries, and options.
+
+    ``queries``: None for a batch of texts or sparse vectors, which are in the options.
+    """
 
     rows: Int64Array
-    queries: Float32Array
+    queries: Float32Array | None
     depth: int
     options: dict[str, Any]
+
+    def run(self, shard: Collection) -> Any:
+        """The hits of the shard."""
+        return shard.search(self.queries, self.depth, **self.options)
+
+
+@dataclass(frozen=True)
+class CountCall:
+    """A request for the document counts of texts."""
+
+    texts: list[str]
+    weights: Any
+
+    def run(self, shard: Collection) -> Any:
+        """The counts of the shard."""
+        return shard.text_statistics(self.texts, text_weights=self.weights)
 
 
 @dataclass
@@ -55,18 +77,21 @@ class Fanout:
         config = self.manifest.config
         if not self.manifest.shards:
             raise InputError("the set has no shards yet: write blocks and commit() them")
-        q = as_searched(self.query, config.dim, config.metric, config.form)
-        self._is_single = q.ndim == 1
-        self._queries = np.atleast_2d(q)
+        q = None if self.query is None else as_searched(self.query, config.dim, config.metric, config.form)
+        self._is_single = q is not None and q.ndim == 1
+        self._queries = None if q is None else np.atleast_2d(q)
+        batch: Any = self.options.get("text") or self.options.get("sparse")
+        of_field = batch if not isinstance(batch, Mapping) else next(iter(batch.values()))
+        self._n = len(of_field) if self._queries is None else len(self._queries)
         limit = MAX_K - check_count("k", self.k, 1, MAX_K)
         self._depth = self.k + check_count("offset", self.offset, 0, limit)
 
     def calls(self) -> dict[int, Call]:
         """Return the request to each shard, by its number."""
         n = len(self.manifest.shards)
-        count = shards_to_ask(self.manifest, self.ask)
-        if count == n:
-            return {shard: self._call(np.arange(len(self._queries))) for shard in range(n)}
+        count = n if self._queries is None else shards_to_ask(self.manifest, self.ask)
+        if count == n or self._queries is None:
+            return {shard: self._call(np.arange(self._n)) for shard in range(n)}
         clusters = self.manifest.clusters
         assert clusters is not None
         asked = ranked(self._queries, clusters, self.manifest.metric, n)[:, :count]
@@ -74,27 +99,77 @@ class Fanout:
 
     def _call(self, rows: Int64Array) -> Call:
         options = {"threads": 1, "timeout": self.timeout, **self.options}
-        if self.manifest.oversample:
+        if self.manifest.oversample and self._queries is not None:
             options.setdefault("oversample", self.manifest.oversample)
         if isinstance(where := options.get("where"), list | tuple):
-            if len(where) != len(self._queries):
-                raise InputError(f"where has {len(where)} filters for {len(self._queries)} queries")
+            if len(where) != self._n:
+                raise InputError(f"where has {len(where)} filters for {self._n} queries")
             options["where"] = [where[i] for i in rows.tolist()]
-        return Call(rows, self._queries[rows], self._depth, options)
+        return Call(rows, None if self._queries is None else self._queries[rows], self._depth, options)
 
     def join(self, calls: Mapping[int, Call], found: Mapping[int, BatchHits], failed: Mapping[int, str]) -> Any:
         """Merge the hits of all shards. Raises MissingShardError for shards that failed, unless ``partial``."""
-        names = self.manifest.names
-        missing = tuple(names[shard] for shard in sorted(failed))
-        if failed and (not self.partial or not found):
-            shown = "; ".join(f"{names[shard]}: {failed[shard]}" for shard in sorted(failed))
-            raise MissingShardError(f"{len(failed)} of {len(calls)} shards did not answer: {shown}", missing)
-        numbers, n = sorted(found), len(self._queries)
+        missing = missing_of(self.manifest, len(calls), found, failed, self.partial)
+        numbers, n = sorted(found), self._n
         parts = [_spread(found[shard], calls[shard].rows, n) for shard in numbers]
         merged: Hits | BatchHits = merge_parts(
             parts, self.k, offset=self.offset, unique=self.unique, numbers=numbers, missing=missing
         )
         return merged[0] if self._is_single else merged
+
+
+def missing_of(
+    manifest: Manifest, n_calls: int, found: Mapping[int, Any], failed: Mapping[int, str], partial: bool
+) -> tuple[str, ...]:
+    """The names of the shards that failed. Raises MissingShardError if there are any, unless ``partial``."""
+    missing = tuple(manifest.names[shard] for shard in sorted(failed))
+    if failed and (not partial or not found):
+        shown = "; ".join(f"{manifest.names[shard]}: {failed[shard]}" for shard in sorted(failed))
+        raise MissingShardError(f"{len(failed)} of {n_calls} shards did not answer: {shown}", missing)
+    return missing
+
+
+Ask = Callable[[Mapping[int, Call | CountCall]], tuple[dict[int, Any], dict[int, str]]]
+"""Sends requests to shards by number; their answers, and the errors of those that failed."""
+
+
+def search(
+    manifest: Manifest,
+    send: Ask,
+    query: Any,
+    k: int,
+    offset: int,
+    unique: bool,
+    ask: int | float | None,
+    partial: bool,
+    timeout: float | None,
+    options: Mapping[str, Any],
+) -> Hits | BatchHits:
+    """Search the shards of a manifest by vectors, text and sparse vectors; see :class:`Fanout`.
+
+    ``ask`` chooses shards for the vectors; every shard is asked for texts and sparse vectors.
+    """
+
+    def one_input(query: Any, k: int, unique: bool, **own: Any) -> Any:
+        fanout = Fanout(manifest, query, k, 0, unique, ask, partial, timeout, own)
+        calls = fanout.calls()
+        return fanout.join(calls, *send(calls))
+
+    def count(texts: list[str], weights: Any) -> TextStatistics:
+        calls = {shard: CountCall(texts, weights) for shard in range(len(manifest.shards))}
+        found, failed = send(calls)
+        missing_of(manifest, len(calls), found, failed, partial)
+        return TextStatistics.sum([found[shard] for shard in sorted(found)])
+
+    if query is None or has_inputs(options):
+        check_mergeable(options)
+        config = manifest.config
+        q = None if query is None else as_searched(query, config.dim, config.metric, config.form)
+        return ShardedInputs.checked(q, options).search(one_input, count, k, offset, unique)
+    fanout = Fanout(manifest, query, k, offset, unique, ask, partial, timeout, options)
+    calls = fanout.calls()
+    hits: Hits | BatchHits = fanout.join(calls, *send(calls))
+    return hits
 
 
 def shards_to_ask(manifest: Manifest, ask: int | float | None) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +15,7 @@ from qvec.collection.open import open as open_collection
 from qvec.common.errors import ClosedError, InputError, QvecError
 from qvec.common.types import MemoryMode
 from qvec.shards import manifest as manifests
-from qvec.shards.fanout import Call
+from qvec.shards.fanout import Call, CountCall
 from qvec.shards.folder import MAP_SIZE
 from qvec.shards.manifest import MANIFEST, Manifest
 from qvec.shards.routes import Routes
@@ -72,7 +72,7 @@ class Handles:
         yield self._routes[1]
 
     def ask(
-        self, names: tuple[str, ...], calls: dict[int, Call], timeout: float | None
+        self, names: tuple[str, ...], calls: Mapping[int, Call | CountCall], timeout: float | None
     ) -> tuple[dict[int, Any], dict[int, str]]:
         """Search shards in parallel: hits and errors by number. Errors of the input itself are raised."""
         found: dict[int, Any] = {}
@@ -110,8 +110,8 @@ class Handles:
             if self._routes is not None:
                 self._routes[1].close()
 
-    def _search(self, name: str, call: Call) -> Any:
-        return self.shard(name).search(call.queries, call.depth, **call.options)
+    def _search(self, name: str, call: Call | CountCall) -> Any:
+        return call.run(self.shard(name))
 
     def _threads(self) -> ThreadPoolExecutor:
         with self._lock:

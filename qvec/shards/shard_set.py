@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self, get_args
 import numpy as np
 
 from qvec.collection.collection import Collection
-from qvec.common.errors import InputError, LockedError, MissingIdError, ReadOnlyError
+from qvec.common.errors import InputError, LockedError, MissingIdError, MissingShardError, ReadOnlyError
 from qvec.common.types import (
     ArrayLike,
     Ids,
@@ -28,7 +28,7 @@ from qvec.common.types import (
 from qvec.rows.results import AddResult, Records
 from qvec.schema.validation import as_id_set, as_ids, as_payloads, as_stored, check_unique
 from qvec.search.results import BatchHits, Hits
-from qvec.shards.fanout import Fanout
+from qvec.shards import fanout
 from qvec.shards.handles import Handles
 from qvec.shards.log import Batch
 from qvec.shards.manifest import Manifest, store_recalls
@@ -92,7 +92,7 @@ class ShardSet:
 
     def search(
         self,
-        query: Any,
+        query: Any = None,
         k: int = 10,
         *,
         ask: int | float | None = None,
@@ -108,15 +108,25 @@ class ShardSet:
         have reached this recall in :meth:`measure`; None: all. timeout: seconds to wait for results.
         partial: return the hits of the other shards if some are missing, damaged or late; ``hits.missing`` names these.
         Otherwise MissingShardError names them. offset, unique: as in :func:`qvec.merge_topk`.
-        options: of :meth:`Collection.search`, for each shard.
+        options: of :meth:`Collection.search`, for each shard. Text and sparse vectors are searched for in all shards,
+        with the document counts of all; the lists of the inputs are fused after those of the shards were merged.
         """
         while True:
-            manifest = self.manifest
-            fanout = Fanout(manifest, query, k, offset, unique, ask, partial, timeout, options)
-            calls = fanout.calls()
-            found, failed = self._handles.ask(manifest.names, calls, timeout)
-            if not failed or self.manifest is manifest:  # otherwise other shards have replaced these
-                hits: Hits | BatchHits = fanout.join(calls, found, failed)
+            manifest, changed = self.manifest, False
+
+            def send(calls: Any, manifest: Manifest = manifest) -> Any:
+                nonlocal changed
+                found, failed = self._handles.ask(manifest.names, calls, timeout)
+                changed = bool(failed) and self.manifest is not manifest  # other shards have replaced these
+                return found, failed
+
+            try:
+                hits = fanout.search(manifest, send, query, k, offset, unique, ask, partial, timeout, options)
+            except MissingShardError:
+                if not changed:
+                    raise
+                continue
+            if not changed:
                 return hits
 
     def measure(self, queries: ArrayLike, k: int = 10) -> tuple[float, ...]:

@@ -10,6 +10,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
+from itertools import groupby
 from typing import Any, NamedTuple
 
 from qvec._kernels import MAX_TERM_BYTES, split_ascii
@@ -155,10 +156,23 @@ def _shortened(word: str) -> str:
 
 
 def split_words(text: str) -> list[str]:
-    """The words of a text: UAX 29 without dictionaries; pairs of neighbors in runs of Chinese, Japanese and Korean."""
+    """The words of a text: UAX 29 without dictionaries; pairs of neighbors in runs of Chinese, Japanese and Korean.
+
+    No word contains white space: parts between spaces that are ASCII are left to the kernel.
+    """
     if (words := split_ascii(text)) is not None:
         return words
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    found: list[str] = []
+    for is_ascii, parts in groupby(folded.split(), str.isascii):
+        joined = " ".join(parts)
+        words = split_ascii(joined) if is_ascii else None
+        found += _matched(joined) if words is None else words
+    return found
+
+
+def _matched(folded: str) -> list[str]:
+    """The words of normalized text, by expressions."""
     found = _pattern_of(folded).findall(folded)
     if "_" in folded:
         found = [word for word in found if word.strip("_")]

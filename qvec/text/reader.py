@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 import numpy as np
 
-from qvec._kernels import PostingField
+from qvec._kernels import PostingField, Segment
 from qvec.common.types import Bitmap, Float32Array, NDArray
 from qvec.schema.bitmaps import rows_in
 from qvec.schema.postings import PostingsState, TextOptions
 from qvec.schema.state import State
 from qvec.storage.store import Snapshot
 from qvec.text.analysis import Analyzer, analyzer_version
-from qvec.text.segments import lengths_column, open_segment, valid_rows
+from qvec.text.segments import all_columns, lengths_column, open_segment, valid_rows
+from qvec.text.statistics import FieldCounts
 
 Terms = list[tuple[bytes, float]]
 """Terms and weights above zero."""
@@ -37,12 +38,48 @@ def postings_of(reading: Snapshot, name: str) -> PostingField:
 def _open(reading: Snapshot, name: str) -> PostingField:
     field = reading.state.fields[name]
     state: PostingsState = field.postings
-    options, columns = state.options, reading.columns
-    segments = [open_segment(columns, record, options.kind) for record in state.segments]
-    if not isinstance(options, TextOptions):
-        return PostingField(segments, None, state.docs, 0, 0, 0)
-    lengths = columns[lengths_column(field.number)]
-    return PostingField(segments, lengths, state.docs, state.tokens, options.k1, options.b)
+    if not isinstance(state.options, TextOptions):
+        return PostingField(_segments(reading, name), None, state.docs, 0, 0, 0)
+    return _text_field(reading, name, FieldCounts(state.docs, state.tokens, {}))
+
+
+def _text_field(reading: Snapshot, name: str, counts: FieldCounts) -> PostingField:
+    field = reading.state.fields[name]
+    options, lengths = field.postings.options, reading.columns[lengths_column(field.number)]
+    known = dict(counts.frequencies)
+    return PostingField(_segments(reading, name), lengths, counts.docs, counts.tokens, options.k1, options.b, known)
+
+
+def _segments(reading: Snapshot, name: str) -> list[Segment]:
+    opened: list[Segment] | None = reading.derived.get(("segments", name))
+    if opened is None:
+        state: PostingsState = reading.state.fields[name].postings
+        opened = [open_segment(reading.columns, record, state.options.kind) for record in state.segments]
+        reading.derived["segments", name] = opened
+    return opened
+
+
+def reside_postings(reading: Snapshot) -> None:
+    """Copy the posting lists of all fields to memory (``memory="index"``), once for each commit."""
+    if "resident postings" in reading.derived:
+        return
+    for name, field in reading.state.fields.items():
+        if field.postings is not None and name not in reading.state.partial_fields:
+            columns = [reading.columns[column] for column in all_columns(field.number, field.postings)]
+            reading.reside(column for column in columns if column.n_rows)
+    reading.derived["resident postings"] = True
+
+
+def postings_with(reading: Snapshot, name: str, counts: FieldCounts) -> PostingField:
+    """The posting lists of a text field, scored by the counts of several collections together."""
+    return _text_field(reading, name, counts)
+
+
+def counts_of(reading: Snapshot, name: str, terms: Iterable[bytes]) -> FieldCounts:
+    """The counts of a text field, with those of some terms."""
+    state: PostingsState = reading.state.fields[name].postings
+    field = postings_of(reading, name)
+    return FieldCounts(state.docs, state.tokens, {term: field.document_frequency(term) for term in terms})
 
 
 def analyzer_of(state: State, name: str) -> Analyzer:

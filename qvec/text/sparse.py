@@ -141,11 +141,11 @@ def with_sparse(
     return made
 
 
-def rows_of(value: Any, n: int, name: str) -> list[Any]:
+def rows_of(value: Any, n: int, name: str, of: str = "vectors") -> list[Any]:
     """The sparse vectors of n rows: a CSR matrix, a list, or, for one row, one vector. None: a row without one."""
     if hasattr(value, "indptr") and hasattr(value, "indices"):
         if value.shape[0] != n:
-            raise InputError(f"{name} has {value.shape[0]} rows for {n} vectors")
+            raise InputError(f"{name} has {value.shape[0]} rows for {n} {of}")
         starts = np.asarray(value.indptr)
         return [(value.indices[a:b], value.data[a:b]) for a, b in pairwise(starts)]
     if n == 1 and (isinstance(value, Mapping) or (isinstance(value, tuple) and len(value) == 2)):

@@ -32,24 +32,51 @@ static inline void qv_pack128(const uint32_t *values, unsigned bits, uint8_t *to
     }
 }
 
-QV_INLINE void qv_unpack128(const uint8_t *from, unsigned bits, uint32_t *values) {
-    if (bits == 0) {
-        memset(values, 0, 128 * sizeof *values);
-        return;
+/* Unpack four values of a known number of bits: steps of different i do not depend on each other. */
+#define QV_UNPACK4(i)                                                       \
+    {                                                                       \
+        const unsigned at = (i) * bits / 32, used = (i) * bits % 32;        \
+        qv_words4 value = words[at] >> used;                                \
+        if (used + bits > 32) value |= words[at + 1] << ((32 - used) & 31); \
+        *(qv_words4 *)(values + 4 * (i)) = value & mask;                    \
     }
+#define QV_UNPACK16(i) QV_UNPACK4(i) QV_UNPACK4(i + 1) QV_UNPACK4(i + 2) QV_UNPACK4(i + 3)
+
+QV_INLINE void qv_unpack_bits(const uint8_t *from, const unsigned bits, uint32_t *values) {
     const qv_words4 mask = (qv_words4){} + (uint32_t)((1ull << bits) - 1);
     const qv_words4 *words = (const qv_words4 *)from;
-    qv_words4 word = *words++;
-    unsigned used = 0;
-    for (int i = 0; i < 32; i++) {
-        qv_words4 value = word >> used;
-        used += bits;
-        if (used >= 32) {
-            used -= 32;
-            if (i < 31 || used) word = *words++;
-            if (used) value |= word << (bits - used);
-        }
-        *(qv_words4 *)(values + 4 * i) = value & mask;
+    QV_UNPACK16(0)
+    QV_UNPACK16(4) QV_UNPACK16(8) QV_UNPACK16(12) QV_UNPACK16(16) QV_UNPACK16(20) QV_UNPACK16(24) QV_UNPACK16(28)
+}
+
+QV_INLINE void qv_unpack_any(const uint8_t *from, unsigned bits, uint32_t *values) {
+    const qv_words4 mask = (qv_words4){} + (uint32_t)((1ull << bits) - 1);
+    const qv_words4 *words = (const qv_words4 *)from;
+    for (unsigned i = 0; i < 32; i++) QV_UNPACK4(i)
+}
+
+#define QV_UNPACK_CASE(n)                \
+    case n:                              \
+        qv_unpack_bits(from, n, values); \
+        return;
+
+QV_INLINE void qv_unpack128(const uint8_t *from, unsigned bits, uint32_t *values) {
+    switch (bits) {
+    case 0:
+        memset(values, 0, 128 * sizeof *values);
+        return;
+        QV_UNPACK_CASE(1)
+        QV_UNPACK_CASE(2)
+        QV_UNPACK_CASE(3)
+        QV_UNPACK_CASE(4)
+        QV_UNPACK_CASE(5)
+        QV_UNPACK_CASE(6)
+        QV_UNPACK_CASE(7)
+        QV_UNPACK_CASE(8)
+        QV_UNPACK_CASE(9)
+        QV_UNPACK_CASE(10)
+    default:
+        qv_unpack_any(from, bits, values);
     }
 }
 

@@ -11,23 +11,12 @@
 #include "codec/simd.h"
 #include "search/search.h"
 #include "text/collect.h"
+#include "text/cursor.h"
+#include "text/seed.h"
 
-/* Sums of bounds are compared in float arithmetic: this much more is added to them. */
-#define SLACK 1.00001f
 #define POSTINGS_PER_LOOKUP 20 /* postings that are added in the time of one look-up */
 #define FEW_POSTINGS 200       /* of a window: fewer rows are listed, not looked for among all */
 #define MANY_LISTS 32          /* more are sorted by qsort */
-
-/* A list during a search. */
-typedef struct {
-    const qv_query_list *of;
-    const uint8_t *directory; /* NULL: inline */
-    uint32_t n_blocks, block; /* the first block that does not end before the window */
-    uint32_t decoded;         /* the block in rows and values */
-    uint32_t n, at;           /* postings in rows, the first that was not used */
-    float bound;              /* in the window */
-    uint32_t rows[QV_POSTINGS], values[QV_POSTINGS];
-} cursor;
 
 typedef struct {
     const qv_text_query *query;
@@ -37,50 +26,13 @@ typedef struct {
     float sums[QV_WINDOW], *norms;       /* of the window: scores; for each field the second term of the denominator */
     uint32_t candidates[QV_WINDOW + 16]; /* whole vectors are stored */
     float scores[QV_WINDOW + 16];
-    uint64_t *filled;   /* for each field, the groups of 64 rows whose norms are there */
-    uint32_t n_touched; /* in candidates: rows with a sum, if there are few */
-    int is_sparse;      /* whether they are few */
+    uint64_t *filled;                 /* for each field, the groups of 64 rows whose norms are there */
+    uint64_t touched[QV_WINDOW / 64]; /* bitmap of the rows with a sum, if there are few */
+    int is_sparse;                    /* whether they are few */
+    float seed;                       /* every result has a higher score */
     qv_contribute_fn *contribute;
     qv_text_work *work;
 } window;
-
-static float bound_of(const qv_text_field *field, float weight, uint32_t value, uint32_t length) {
-    if (field->lengths == NULL) return weight * (float)value * SLACK;
-    if (value == QV_VALUE_MAX) return weight * SLACK;
-    return weight * ((float)value / ((float)value + field->base + field->slope * (float)length)) * SLACK;
-}
-
-static float block_bound(const cursor *c, const qv_text_field *field, uint32_t block) {
-    const uint8_t *entry = c->directory + (size_t)QV_DIRECTORY_ENTRY * block;
-    uint16_t most;
-    memcpy(&most, entry + 10, 2);
-    return bound_of(field, c->of->weight, most, qv_get32(entry + 12));
-}
-
-static uint32_t last_of(const cursor *c, uint32_t block) {
-    return c->directory ? qv_get32(c->directory + (size_t)QV_DIRECTORY_ENTRY * block) : c->rows[c->n - 1];
-}
-
-/* The least row that a block may have. */
-static uint32_t first_of(const cursor *c, uint32_t block) {
-    if (c->directory == NULL) return c->rows[0];
-    return block ? last_of(c, block - 1) + 1 : c->of->segment->first_row;
-}
-
-static int begin(cursor *c, const qv_query_list *of) {
-    c->of = of;
-    c->block = c->at = c->n = 0, c->decoded = UINT32_MAX;
-    c->directory = NULL;
-    c->n_blocks = of->list.inline_at ? 1 : qv_plist_blocks(&of->list);
-    if (of->list.inline_at) {
-        int n = qv_plist_inline(of->segment, &of->list, c->rows, c->values);
-        if (n <= 0) return QV_DAMAGED;
-        c->n = (uint32_t)n, c->decoded = 0;
-        return QV_OK;
-    }
-    c->directory = qv_plist_directory(of->segment, &of->list);
-    return c->directory == NULL ? QV_DAMAGED : QV_OK;
-}
 
 static int decode(window *w, cursor *c, uint32_t block) {
     if (c->decoded == block) return QV_OK;
@@ -89,22 +41,6 @@ static int decode(window *w, cursor *c, uint32_t block) {
     c->n = (uint32_t)n, c->at = 0, c->decoded = block;
     w->work->blocks++;
     return QV_OK;
-}
-
-/* The bound of a list in the window [start, stop); below zero: it has no rows there. */
-static float window_bound(const cursor *c, const qv_text_field *field, uint32_t stop) {
-    float bound = -1;
-    if (c->directory == NULL) {
-        if (c->rows[0] >= stop) return -1;
-        uint32_t most = 0;
-        for (uint32_t i = 0; i < c->n; i++) most = c->values[i] > most ? c->values[i] : most;
-        return bound_of(field, c->of->weight, most < QV_VALUE_MAX ? most : QV_VALUE_MAX, 0);
-    }
-    for (uint32_t block = c->block; block < c->n_blocks && first_of(c, block) < stop; block++) {
-        float of = block_bound(c, field, block);
-        bound = of > bound ? of : bound;
-    }
-    return bound;
 }
 
 static int by_bound(const void *a, const void *b) {
@@ -156,22 +92,23 @@ static int need_norms(window *w, uint32_t number, uint64_t groups, uint32_t star
     return QV_OK;
 }
 
-/* The groups of 64 rows of some rows of the window. */
-static uint64_t groups_of(const uint32_t *rows, uint32_t n, uint32_t start) {
-    uint64_t groups = 0;
-    for (uint32_t i = 0; i < n; i++) groups |= 1ull << ((rows[i] - start) / QV_LENGTHS & 63);
-    return groups;
+/* The groups of 64 rows from one row of the window to another. */
+static uint64_t groups_between(uint32_t first, uint32_t last, uint32_t start) {
+    unsigned low = (first - start) / QV_LENGTHS & 63, high = (last - start) / QV_LENGTHS & 63;
+    return ~0ull >> (63 - high) & ~0ull << low;
 }
 
-/* About how many postings a list has in the window. */
-static uint64_t postings_in(const cursor *c, uint32_t start, uint32_t stop) {
-    if (c->directory == NULL) return c->n;
-    uint32_t block = c->block;
-    while (block < c->n_blocks && first_of(c, block) < stop) block++;
-    uint64_t span = (uint64_t)last_of(c, block - 1) - first_of(c, c->block) + 1,
-             n = (uint64_t)(block - c->block) * QV_POSTINGS;
-    uint32_t size = stop - start;
-    return span > size ? n * size / span : n;
+/* How many of n ascending rows are below a row. */
+static uint32_t n_below(const uint32_t *rows, uint32_t n, uint32_t row) {
+    if (rows[0] >= row) return 0;
+    if (rows[n - 1] < row) return n;
+    const uint32_t *at = rows;
+    while (n > 1) { /* the last row that is below; without a branch that cannot be predicted */
+        uint32_t half = n / 2;
+        at += at[half] < row ? half : 0;
+        n -= half;
+    }
+    return (uint32_t)(at - rows) + 1;
 }
 
 /* Add the scores of one list to the sums of the window's rows. */
@@ -182,19 +119,18 @@ static int add_list(window *w, cursor *c, uint32_t start, uint32_t stop) {
     for (uint32_t block = c->block; block < c->n_blocks && first_of(c, block) < stop; block++) {
         int status = decode(w, c, block);
         if (status != QV_OK) return status;
-        uint32_t from = 0, to = c->n;
-        while (from < c->n && c->rows[from] < start) from++;
-        while (to > from && c->rows[to - 1] >= stop) to--;
+        uint32_t from = n_below(c->rows, c->n, start), to = n_below(c->rows, c->n, stop);
+        if (from >= to) continue; /* above: only if rows of a damaged block do not ascend */
         const uint32_t *rows = c->rows + from;
-        if (norms && need_norms(w, c->of->field, groups_of(rows, to - from, start), start) != QV_OK) return QV_DAMAGED;
+        if (norms && need_norms(w, c->of->field, groups_between(rows[0], c->rows[to - 1], start), start) != QV_OK)
+            return QV_DAMAGED;
         w->contribute(rows, c->values + from, to - from, start, norms, c->of->weight, scores);
         w->work->postings += to - from;
         if (w->is_sparse) {
             for (uint32_t i = 0; i < to - from; i++) {
                 uint32_t at = (rows[i] - start) & (QV_WINDOW - 1);
                 if (!qv_rows_have(&c->of->valid, rows[i])) continue;
-                w->candidates[w->n_touched] = at;
-                w->n_touched += w->sums[at] == 0 && w->n_touched < QV_WINDOW;
+                w->touched[at >> 6] |= 1ull << (at & 63);
                 w->sums[at] += scores[i];
             }
             continue;
@@ -233,13 +169,6 @@ QV_INLINE int add_row(window *w, cursor *c, const float *norms, uint32_t start, 
     return QV_OK;
 }
 
-/* Blocks of a list in the window that ends before `stop`. */
-static uint32_t blocks_in(const cursor *c, uint32_t stop) {
-    uint32_t block = c->block;
-    while (block < c->n_blocks && first_of(c, block) < stop) block++;
-    return block - c->block;
-}
-
 /* Add the scores of one list to those of the candidates: row by row, or, if that takes less time, all its postings. */
 static int add_to_candidates(window *w, cursor *c, uint32_t start, uint32_t stop, uint32_t count) {
     const float *norms = w->query->fields[c->of->field].lengths ? w->norms + (size_t)c->of->field * QV_WINDOW : NULL;
@@ -275,11 +204,6 @@ static int complete(window *w, uint32_t n_left, float left, float limit, uint32_
     return QV_OK;
 }
 
-static int by_number(const void *a, const void *b) {
-    uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
-    return (x > y) - (x < y);
-}
-
 /* The rows of the window whose sums are above a limit, ascending, as candidates; the sums are cleared. */
 static uint32_t collect(window *w, uint32_t n_rows, float limit) {
     if (!w->is_sparse) {
@@ -288,23 +212,31 @@ static uint32_t collect(window *w, uint32_t n_rows, float limit) {
         memset(w->sums, 0, rounded * sizeof *w->sums);
         return count;
     }
-    qsort(w->candidates, w->n_touched, sizeof *w->candidates, by_number);
     uint32_t count = 0;
-    for (uint32_t i = 0; i < w->n_touched; i++) {
-        uint32_t at = w->candidates[i];
-        float sum = w->sums[at];
-        w->sums[at] = 0;
-        w->candidates[count] = at;
-        w->scores[count] = sum;
-        count += sum > limit;
+    for (uint32_t word = 0; word < QV_WINDOW / 64; word++) {
+        for (uint64_t bits = w->touched[word]; bits; bits &= bits - 1) {
+            uint32_t at = 64 * word + (uint32_t)__builtin_ctzll(bits);
+            float sum = w->sums[at];
+            w->sums[at] = 0;
+            w->candidates[count] = at;
+            w->scores[count] = sum;
+            count += sum > limit;
+        }
+        w->touched[word] = 0;
     }
     w->is_sparse = 0;
     return count;
 }
 
+/* The score that a row must exceed. */
+static float limit_of(const window *w, const qv_pool *pool) {
+    float limit = pool->size < pool->capacity ? 0 : -qv_pool_bound(pool);
+    return limit > w->seed ? limit : w->seed;
+}
+
 static int search_window(window *w, uint32_t start, uint32_t stop, qv_pool *pool) {
     const qv_text_query *q = w->query;
-    float limit = pool->size < pool->capacity ? 0 : -qv_pool_bound(pool);
+    float limit = limit_of(w, pool);
     float total = open_lists(w, stop), left = 0;
     if (w->n_open == 0 || total * SLACK <= limit) return QV_OK;
     memset(w->filled, 0, q->n_fields * sizeof *w->filled);
@@ -315,7 +247,6 @@ static int search_window(window *w, uint32_t start, uint32_t stop, qv_pool *pool
     for (uint32_t i = n_left; i < w->n_open && postings < FEW_POSTINGS; i++)
         postings += postings_in(w->open[i], start, stop);
     w->is_sparse = postings < FEW_POSTINGS;
-    w->n_touched = 0;
     for (uint32_t i = n_left; i < w->n_open; i++) {
         int status = add_list(w, w->open[i], start, stop);
         if (status != QV_OK) return status;
@@ -338,7 +269,7 @@ static int search_window(window *w, uint32_t start, uint32_t stop, qv_pool *pool
     for (uint32_t i = 0; i < count; i++) {
         if (w->scores[i] <= limit || start + w->candidates[i] >= stop) continue;
         qv_pool_insert(pool, qv_candidate(-w->scores[i], start + w->candidates[i]));
-        limit = pool->size < pool->capacity ? 0 : -qv_pool_bound(pool);
+        limit = limit_of(w, pool);
     }
     return QV_OK;
 }
@@ -377,6 +308,7 @@ static window *allocate(const qv_text_query *query) {
     w->cursors = (cursor *)(w->open + query->n_lists);
     w->norms = (float *)((uint8_t *)w->cursors + cursors);
     memset(w->sums, 0, sizeof w->sums);
+    memset(w->touched, 0, sizeof w->touched);
     w->filled = (uint64_t *)(w->norms + (size_t)query->n_fields * QV_WINDOW);
     w->is_sparse = 0;
     memset(w->norms, 0, norms);
@@ -391,6 +323,7 @@ int qv_text_search(const qv_text_query *query, qv_pool *pool, int k, qv_text_wor
     w->contribute = qv_contribute[query->simd];
     int status = QV_OK;
     for (uint32_t i = 0; i < query->n_lists && status == QV_OK; i++) status = begin(w->cursors + i, query->lists + i);
+    if (status == QV_OK) status = qv_text_seed(query, w->cursors, pool, &w->seed);
     uint32_t row = 0;
     while (status == QV_OK && (row = advance(w, row)) < query->n) {
         uint32_t start = row / QV_WINDOW * QV_WINDOW, left = query->n - start;
@@ -401,68 +334,4 @@ int qv_text_search(const qv_text_query *query, qv_pool *pool, int k, qv_text_wor
     }
     free(w);
     return status;
-}
-
-/* Whether all rows from one to another, included, are valid. */
-static int all_valid(const qv_rows *valid, uint32_t first, uint32_t last) {
-    if (valid->words == NULL) return 1;
-    for (uint32_t row = first; row <= last;) {
-        uint32_t at = row - valid->first;
-        if (at >= valid->n) return 0;
-        if ((at & 63) == 0 && last - row >= 63) {
-            if (~valid->words[at >> 6]) return 0;
-            row += 64;
-        } else {
-            if (!(valid->words[at >> 6] >> (at & 63) & 1)) return 0;
-            row++;
-        }
-    }
-    return 1;
-}
-
-typedef struct {
-    uint32_t rows[QV_POSTINGS], values[QV_POSTINGS];
-} block_buffer;
-
-int64_t qv_plist_count(const qv_segment *segment, const qv_plist *list, const qv_rows *valid) {
-    block_buffer buffer;
-    int64_t count = 0;
-    if (valid->words == NULL) return list->count;
-    const uint8_t *directory = list->inline_at ? NULL : qv_plist_directory(segment, list);
-    if (directory == NULL && list->inline_at == NULL) return -1;
-    uint32_t n_blocks = directory ? qv_plist_blocks(list) : 1;
-    for (uint32_t block = 0; block < n_blocks; block++) {
-        if (directory) {
-            uint32_t last = qv_get32(directory + (size_t)QV_DIRECTORY_ENTRY * block);
-            uint32_t first =
-                block ? qv_get32(directory + (size_t)QV_DIRECTORY_ENTRY * (block - 1)) : segment->first_row;
-            if (first <= last && all_valid(valid, first, last)) {
-                uint32_t left = list->count - block * QV_POSTINGS;
-                count += left < QV_POSTINGS ? left : QV_POSTINGS;
-                continue;
-            }
-        }
-        int n = directory ? qv_plist_block(segment, list, directory, block, buffer.rows, buffer.values)
-                          : qv_plist_inline(segment, list, buffer.rows, buffer.values);
-        if (n < 0) return -1;
-        for (int i = 0; i < n; i++) count += qv_rows_have(valid, buffer.rows[i]);
-    }
-    return count;
-}
-
-int qv_plist_bits(const qv_segment *segment, const qv_plist *list, const qv_rows *valid, uint32_t n, uint64_t *bits) {
-    block_buffer buffer;
-    const uint8_t *directory = list->inline_at ? NULL : qv_plist_directory(segment, list);
-    if (directory == NULL && list->inline_at == NULL) return -1;
-    uint32_t n_blocks = directory ? qv_plist_blocks(list) : 1;
-    for (uint32_t block = 0; block < n_blocks; block++) {
-        int count = directory ? qv_plist_block(segment, list, directory, block, buffer.rows, buffer.values)
-                              : qv_plist_inline(segment, list, buffer.rows, buffer.values);
-        if (count < 0) return -1;
-        for (int i = 0; i < count; i++) {
-            uint32_t row = buffer.rows[i];
-            if (row < n && qv_rows_have(valid, row)) bits[row >> 6] |= 1ull << (row & 63);
-        }
-    }
-    return 0;
 }
