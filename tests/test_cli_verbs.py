@@ -145,7 +145,7 @@ def test_rows_are_printed_by_id_and_by_filter(run: Run) -> None:
 
 def test_vectors_expire_and_recent_ones_are_first(run: Run) -> None:
     lines = [{"id": i, "vector": X[i].tolist(), "until": "2000-01-01" if i % 2 else "2100-01-01"} for i in range(20)]
-    lines = [{**line, "at": f"20{10 + line['id']}-01-01"} for line in lines]
+    lines = [{**line, "at": f"19{70 + line['id']}-01-01"} for line in lines]
     Path("r.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     fields = ("--field", "until=datetime", "--field", "at=datetime")
     assert run("import", "t.qvec", "r.jsonl", *fields, "--expires", "until")[0] == 0
@@ -248,7 +248,7 @@ def test_a_code_can_have_options(run: Run) -> None:
         assert '"scale": "per_dim"' in str(db.export_calibration())
     assert run("requantize", "t.qvec", "mixed:bits=2.5")[0] == 0
     assert "mixed has no option 'byts'" in run("requantize", "t.qvec", "mixed:byts=2")[2]
-    assert "not of the form name:key=value" in run("import", "u.qvec", "x.npy", "--code", "mixed:bits")[2]
+    assert "'mixed:bits' is not of the form NAME:OPTION=VALUE" in run("import", "u.qvec", "x.npy", "--code", "mixed:bits")[2]
     assert "dtype must be one of" in run("import", "u.qvec", "x.npy", "--code", "prequantized:dtype=int4")[2]
     assert not Path("u.qvec").exists()
     assert "are for a new store" in run("import", "t.qvec", "x.npy", "--code", "mixed:bits=2.5")[2]

@@ -14,7 +14,10 @@ FLAGS = {"true": True, "false": False}
 
 def as_code(text: str) -> CodeConfig:
     """The configuration that NAME or NAME:OPTION=VALUE,... stands for. Raises InputError naming what is wrong."""
-    name, given = parse(text)
+    try:
+        name, given = parse(text)
+    except InputError:
+        raise InputError(f"{text!r} is not of the form NAME:OPTION=VALUE,OPTION=VALUE") from None
     config = make_config(name)
     known = {field.name for field in fields(config)}
     if unknown := sorted(given.keys() - known):
