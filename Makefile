@@ -4,7 +4,9 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml setup.py $(shell find qvec -name '*.[ch]' ! -name _kernels.c -o -name '*.pyx' -o -name '*.pxi' -o -name '*.pxd')
 C_FILES := $(wildcard qvec/kernels/*/*.[ch]) tests/emulated/kernels.c
-PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+PIP := PIP_NO_COMPILE=1 $(BIN)/python -m pip --disable-pip-version-check --quiet
+BUILD_REQUIREMENTS := $(BIN)/python -c 'import tomllib; \
+    print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")'
 PYTEST := $(BIN)/python -m pytest
 PARALLEL := -n auto --dist worksteal
 
@@ -36,7 +38,8 @@ $(VENV)/bin/python:
 
 $(VENV)/.built: $(VENV)/bin/python $(SOURCES)
 	@echo "Installing qvec and what it needs into $(VENV), and compiling its kernels (a minute or two)"
-	@$(PIP) install --editable '.[test,cli,hdf5]' --editable ./demo_data
+	@$(BUILD_REQUIREMENTS) | $(PIP) install --requirement /dev/stdin
+	@$(PIP) install --no-build-isolation --editable '.[test,cli,hdf5]' --editable ./demo_data
 	@touch $@
 
 $(VENV)/.typing: $(VENV)/.built

@@ -18,13 +18,14 @@ pytest.register_assert_rewrite("helpers")
 
 Place = Callable[[NDArray[Any]], NDArray[Any]]
 ROOM = 64 * mmap.PAGESIZE
-MAX_COMBINATIONS = 6
+MAX_COMBINATIONS = 4
 LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Repeat the same examples for each change, so that a failure belongs to the change. Nightly runs try new ones."""
-    hypothesis.settings.register_profile("repeatable", derandomize=True)
+    """Repeat the same examples for each change, so that a failure belongs to the change. Nightly runs try more and new
+    ones."""
+    hypothesis.settings.register_profile("repeatable", derandomize=True, max_examples=40)
     if os.environ.get("QVEC_SCALE") != "nightly" and config.getoption("--hypothesis-seed") is None:
         hypothesis.settings.load_profile("repeatable")
 

@@ -53,6 +53,7 @@ def worst_z(errors: np.ndarray) -> float:
     return float(np.abs(errors.mean(axis=0) / (errors.std(axis=0, ddof=1) / np.sqrt(len(errors)))).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bits", [1, 2, 4])
 def test_the_mean_error_over_rotations_is_within_its_standard_error(bits: int) -> None:
     coded, projected = dot_errors(bits, 400)
@@ -147,6 +148,7 @@ def test_raw_groups_need_no_matrix() -> None:
     assert quantizer.transform is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", ["l2", "ip", "cosine"])
 def test_mixed_precision_beats_equal_bits_where_variance_is_uneven(metric: Metric) -> None:
     x = anisotropic(1500)

@@ -85,6 +85,7 @@ def published_threshold(counts: Any, levels: int) -> int:
     return kept_bins
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", ["normal", "outlier"])
 def test_entropy_keeps_the_bins_of_the_published_algorithm(shape: str) -> None:
     magnitudes = np.abs(drawn(shape))

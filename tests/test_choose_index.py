@@ -14,7 +14,7 @@ from helpers.vectors import clustered
 from qvec.common.types import Float32Array
 from qvec.quality.combinations import IndexChoice
 
-DIM, N = 32, 3000
+DIM, N = 32, 1500
 CODES = ["int8", "int4", "binary"]
 
 
@@ -30,23 +30,24 @@ def made(path: Path, x: Float32Array, **options: Any) -> qvec.Collection:
     return db
 
 
+@pytest.mark.slow
 def test_the_best_of_the_measured_combinations_is_chosen(tmp_path: Path, x: Float32Array) -> None:
     with made(tmp_path / "a", x) as db:
         before = db.stats()
-        fast = db.choose(0.9, queries=x[N:], codes=CODES, n=300, indexes="all")
+        fast = db.choose(0.9, queries=x[N:], codes=CODES, n=200, indexes="all")
         assert isinstance(fast, IndexChoice)
         assert fast.best is not None
         assert fast.best.low >= 0.9
         assert fast.best.mean_ms == min(one.mean_ms for one in fast.tried)
         assert {one.index for one in fast.screened} == {"flat", "hnsw", "packed", "ivf"}
         assert "packed' needs codes of at least 4 bits" in fast.skipped.get("binary with index packed", "needs none")
-        small = db.choose(0.9, queries=x[N:], codes=CODES, n=300, minimize="bytes", indexes=["flat", "hnsw"])
+        small = db.choose(0.9, queries=x[N:], codes=CODES, n=200, minimize="bytes", indexes=["flat", "hnsw"])
         assert small.best is not None
         assert small.best.bytes == min(one.bytes for one in small.tried)
         assert small.best.bytes <= fast.best.bytes
         assert small.best.index == "flat"
         limited = db.choose(
-            0.9, queries=x[N:], codes=CODES, n=300, max_bytes=small.best.bytes, indexes=["flat", "hnsw"]
+            0.9, queries=x[N:], codes=CODES, n=200, max_bytes=small.best.bytes, indexes=["flat", "hnsw"]
         )
         assert limited.best is not None
         assert limited.best.bytes <= small.best.bytes
@@ -110,7 +111,7 @@ def test_another_index_is_built_searched_written_and_rolled_back(
 
 
 def test_rows_added_while_the_index_is_built_are_in_it(tmp_path: Path, x: Float32Array) -> None:
-    with made(tmp_path / "a", x[:2000], index="flat") as db:
+    with made(tmp_path / "a", x[:1000], index="flat") as db:
         choice = db.choose(0.8, queries=x[N:], codes=["int8"], indexes=["ivf"], n=100)
         added: list[int] = []
 
@@ -118,10 +119,10 @@ def test_rows_added_while_the_index_is_built_are_in_it(tmp_path: Path, x: Float3
             if not added:
                 added.append(1)
                 with qvec.open(tmp_path / "a") as other:
-                    other.add(x[2000:2100])
+                    other.add(x[1000:1100])
                     other.delete([5, 6])
 
         choice.apply(meanwhile)
-        assert (len(db), db.index) == (2098, "ivf")
+        assert (len(db), db.index) == (1098, "ivf")
         assert db.verify() == []
-        assert db.search(x[2050], 1, nprobe=20).ids[0] == 2050
+        assert db.search(x[1050], 1, nprobe=20).ids[0] == 1050

@@ -24,7 +24,7 @@ METRICS = ("cosine", "ip", "l2")
 PLAIN = [name for name in CONFIGS if name != "prequantized"]  # with names that fit into a line of a table
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def x() -> Float32Array:
     return clustered(np.random.default_rng(5), N + 200, DIM)
 
@@ -135,9 +135,9 @@ def test_the_interval_of_a_perfect_score_is_that_of_as_many_trials_as_queries() 
     assert low == pytest.approx(1 - 3.8415 / (100 + 3.8415), abs=1e-4)  # Wilson's z^2 / (n + z^2)
 
 
-@pytest.fixture
-def report(tmp_path: Path, x: Float32Array) -> Report:
-    with qvec.create(tmp_path / "a", DIM) as db:
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory, x: Float32Array) -> Report:
+    with qvec.create(tmp_path_factory.mktemp("report") / "a", DIM) as db:
         db.add(x)
         return db.evaluate(codes=PLAIN, oversamples=(1, 10), n=100)
 

@@ -122,7 +122,7 @@ def test_a_file_in_use_with_another_lock_file_is_refused_with_the_process_that_u
 
 WRITE_MUCH = """
 with qvec.open(sys.argv[1]) as db:
-    for i in range(60):
+    for i in range(20):
         db.upsert(np.random.default_rng(i).normal(size=(300, 8)), ids=range(300))
 """
 

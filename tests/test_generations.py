@@ -80,6 +80,7 @@ def test_codes_after_a_flat_requantize_rank_as_those_of_a_fresh_collection(tmp_p
         assert np.array_equal(ours.distances, theirs.distances)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("index", ["flat", qvec.HNSW(m=8, ef_construction=64)])
 @pytest.mark.parametrize("relink", [True, False])
 def test_a_rollback_activates_the_old_codes_and_codes_the_rows_added_since(

@@ -133,6 +133,7 @@ def test_copies_that_are_left_after_deletes_cost_no_recall(
     assert recalls[0] >= recalls[1] - 0.005
 
 
+@pytest.mark.slow
 def test_optimize_builds_a_graph_that_copies_have_spoiled_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -101,6 +101,7 @@ def test_graphs_do_not_depend_on_the_threads(tmp_path: Path, builds: list[int], 
     assert builds == [N, N]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", ["compact", "packed"])
 def test_a_build_that_exceeds_its_memory_gives_the_same_graph(tmp_path: Path, builds: list[int], layout: Any) -> None:
     lists = []

@@ -167,4 +167,4 @@ def test_ties_count_wherever_recall_is_measured(path: Path) -> None:
         assert db.tune(n=100, ks=(10,)).at(10).points[-1].recall > 0.99
         db.requantize("f32")
         with db._store.read() as snap:  # a scan and a walk may find either of two equal vectors
-            assert db._generations._agreement(snap, snap.state.active, snap.state.column_names) > 0.99
+            assert db._measurements.generations._agreement(snap, snap.state.active, snap.state.column_names) > 0.99

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import os
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from helpers.source_graph import (
     include_graph,
     included_sources,
     package_of,
+    parsed,
     private_uses,
     python_sources,
     untyped_lookups,
@@ -70,7 +70,7 @@ def layer_of(package: str) -> int:
 def violations(module: str, source: str) -> list[str]:
     """Imports of a module that the layers forbid, each in one line."""
     package, found = package_of(module), []
-    for name, member in imported_names(ast.parse(source)):
+    for name, member in imported_names(parsed(source)):
         top, full = name.split(".")[0], f"{name}.{member}" if member else name
         if top == "qvec":
             other = full if name == "qvec" and package_of(full) in set().union(*LAYERS) else name

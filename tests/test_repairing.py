@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+import tempfile
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,21 @@ INDEXES: dict[str, Any] = {
 
 
 def make(path: Path, index: str, ids: Any = "int64", **options: Any) -> None:
+    if ids == "int64" and not options:
+        path.write_bytes(plain(index))
+    else:
+        build(path, index, ids, **options)
+
+
+@cache
+def plain(index: str) -> bytes:
+    """The file of a collection with integer ids."""
+    with tempfile.TemporaryDirectory() as folder:
+        build(Path(folder) / "a.qvec", index, "int64")
+        return (Path(folder) / "a.qvec").read_bytes()
+
+
+def build(path: Path, index: str, ids: Any, **options: Any) -> None:
     names: list[Any] = [f"x{i}" for i in range(N)] if ids == "str" else list(range(N))
     options = {"metric": "l2", "code": "int8", "fields": {"a": "int", "t": "keyword"}, **options}
     with qvec.create(path, DIM, index=INDEXES[index], ids=ids, **options) as db:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,7 @@ from qvec.index.graph_build import (
     ROWS_PER_SWEEP_STEP,
 )
 
-N, DIM = 6000, 16
+N, DIM = 4000, 16
 STEP = max(LISTS_PER_ROW, -(-N // MAX_STEPS_PER_SWEEP))  # lists that a sweep visits for each row added
 
 
@@ -26,12 +28,19 @@ def vectors() -> np.ndarray:
     return np.random.default_rng(3).normal(size=(N + 200, DIM)).astype(np.float32)
 
 
-@pytest.fixture(params=["compact", "packed"])
-def db(request: pytest.FixtureRequest, tmp_path: Path, vectors: np.ndarray):
+@pytest.fixture(scope="module", params=["compact", "packed"])
+def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, vectors: np.ndarray) -> Path:
+    path = tmp_path_factory.mktemp(request.param) / "a.qvec"
     index = qvec.HNSW(m=16, ef_construction=64, layout=request.param)
-    with qvec.create(tmp_path / "a.qvec", DIM, index=index) as made:
+    with qvec.create(path, DIM, index=index) as made:
         made.add(vectors[:N])
-        yield made
+    return path
+
+
+@pytest.fixture
+def db(built: Path, tmp_path: Path) -> Iterator[qvec.Collection]:
+    with qvec.open(shutil.copy(built, tmp_path)) as opened:
+        yield opened
 
 
 def graph_of(db: qvec.Collection) -> Graph:

@@ -222,6 +222,7 @@ def test_a_snapshot_does_not_see_what_follows(tmp_path: Path) -> None:
         assert len(index) == 700
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("partition", ["block", "cluster"])
 def test_a_rebalance_goes_on_while_others_write(tmp_path: Path, partition: str) -> None:
     folder, model, stop = built(tmp_path / "s", partition), Model(), threading.Event()

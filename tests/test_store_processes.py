@@ -182,8 +182,9 @@ def test_a_clock_that_is_set_back_does_not_matter(tmp_path: Path, monkeypatch: p
 
 def test_a_writer_that_is_interrupted_while_it_waits_leaves_the_queue(tmp_path: Path) -> None:
     code = """
-import sys, time
+import signal, sys, time
 from qvec.storage.store import Store
+signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell inherit that it is ignored
 with Store.open(sys.argv[1], timeout=60) as store:
     print("ready", flush=True)
     begun = time.monotonic()

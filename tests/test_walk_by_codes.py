@@ -167,6 +167,7 @@ def test_hostile_nodes_give_rows_of_the_collection_or_nothing() -> None:
         assert (found[2] == 100).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", ["int8", "int4", "f16"])
 def test_many_results_are_found_with_deletes_and_filters(path: Path, code: Any) -> None:
     x, q = clustered(3000, 48), clustered(20, 48, 1)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict, Unpack, get_args, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, get_args, overload
 
 import numpy as np
 
@@ -20,7 +19,6 @@ from qvec.common.switch_interval import short_switch_interval
 from qvec.common.types import (
     ArrayLike,
     FieldType,
-    Float32Array,
     MemoryMode,
     Missing,
     OnConflict,
@@ -38,68 +36,41 @@ from qvec.rows.lookup import find_rows
 from qvec.rows.reader import refuse_missing
 from qvec.rows.results import AddResult
 from qvec.rows.visibility import Visibility, expired_among
-from qvec.schema.config import check_makes_codes, index_config
 from qvec.schema.generations import Generation, list_generations
 from qvec.schema.payloads import table_parts
 from qvec.schema.quantizer_export import Transfer, export_quantizer, import_quantizer
-from qvec.schema.quantizers import Trained
-from qvec.schema.state import ListsState, Oversample
+from qvec.schema.state import ListsState
 from qvec.schema.validation import (
     as_id_set,
     as_ids,
     as_originals,
     as_payloads,
-    as_searched,
     as_stored,
     as_vectors,
-    check_count,
     check_unique,
     id_keys,
     worker_threads,
 )
 from qvec.search.curves import Curves, outdated
-from qvec.storage.store import Snapshot, Store
+from qvec.storage.store import Store
 
 if TYPE_CHECKING:  # imported by the calls that need them, to keep `import qvec` fast
     from qvec.codes.adapters import Adapter
+    from qvec.collection.measuring import ChooseKeywords, Measurements
     from qvec.maintenance.deletion import Deletion
     from qvec.maintenance.field_steps import FieldSteps
     from qvec.maintenance.optimize import Maintenance
-    from qvec.maintenance.requantize import GenerationManager, Relink
-    from qvec.quality.choose import Choice, Target
-    from qvec.quality.combinations import Combination, IndexChoice
+    from qvec.maintenance.requantize import Relink
+    from qvec.quality.choose import Choice
+    from qvec.quality.combinations import IndexChoice
     from qvec.quality.drift import Drift, OnDrift
     from qvec.quality.drift_alarm import DriftAlarm
-    from qvec.quality.evaluate import Evaluation
     from qvec.quality.fusion_tuning import FusionChoice
     from qvec.quality.relevance_report import RelevanceReport
     from qvec.quality.report import Report
     from qvec.schema.fusion import Measure
     from qvec.search.fusion import Fusion
     from qvec.text.options import Sparse, Text
-
-MAX_TUNED_K = 10_000
-MAX_TUNED_QUERIES = 100_000
-MAX_MEASURED_QUERIES = 1_000_000
-MAX_TRIAL_ROWS = 60_000  # for which indexes are built to be compared
-
-
-class ChooseKeywords(TypedDict, total=False):
-    """Options of :meth:`Collection.choose` for any indexes."""
-
-    k: int
-    max_bytes: int | None
-    max_p99_ms: float | None
-    queries: ArrayLike | None
-    minimize: Literal["time", "bytes"] | None
-    codes: CodeNames
-    n: int | None
-    max_n: int
-    oversamples: Sequence[int]
-    rows: int | None
-    seed: int
-    threads: int | None
-    progress: Progress | bool | None
 
 
 class Collection(ReadableCollection):
@@ -199,7 +170,7 @@ class Collection(ReadableCollection):
             self._maintenance.recluster(workers)
         self._alarm.announce(drift)
         if untuned:
-            self._refresh_curves(workers)
+            self._measurements.refresh_curves(workers)
         return result
 
     def upsert(
@@ -394,7 +365,7 @@ class Collection(ReadableCollection):
 
         x = as_vectors("sample", sample, self._config.dim, self._config.metric)
         trained = train_on(self._store, self._access, x, code, method)
-        return self._store_trained(trained, x, activate, threads, progress)
+        return self._measurements.store_trained(trained, x, activate, threads, progress)
 
     def export_calibration(self, generation: int | None = None, format: Transfer = "json") -> str | bytes:
         """Return a trained code, by default the active one, as JSON text or msgpack bytes for
@@ -409,7 +380,8 @@ class Collection(ReadableCollection):
         Raises FormatError if the data is damaged or not a calibration, and InputError if the dimension, metric or
         model differs.
         """
-        return self._store_trained(import_quantizer(data, self._config), None, activate, None, None)
+        trained = import_quantizer(data, self._config)
+        return self._measurements.store_trained(trained, None, activate, None, None)
 
     def requantize(
         self,
@@ -436,12 +408,7 @@ class Collection(ReadableCollection):
 
         Raises InputError if there are no originals, if the collection is empty, or if the code cannot be trained on it.
         """
-        workers = worker_threads(threads)
-        report = as_progress(progress, "requantize")
-        with self._store.job("requantizes"):
-            number = self._generations.requantize(code, generation, relink, workers, report, adapter)
-            self._refresh_curves(workers)
-        return self._generation(number)
+        return self._measurements.requantize(code, generation, adapter, relink, threads, progress)
 
     def rollback(
         self, generation: int, *, threads: int | None = None, progress: Progress | bool | None = None
@@ -450,15 +417,11 @@ class Collection(ReadableCollection):
 
         First encode the rows added since then, or all rows if its codes were discarded.
         """
-        workers = worker_threads(threads)
-        with self._store.job("requantizes"):
-            self._generations.rollback(generation, workers, as_progress(progress, "rollback"))
-            self._refresh_curves(workers)
-        return self._generation(generation)
+        return self._measurements.rollback(generation, threads, progress)
 
     def drop_generation(self, generation: int) -> None:
         """Remove a generation and its codes. The generation may be unfinished, but not active."""
-        self._generations.drop(generation)
+        self._measurements.generations.drop(generation)
 
     # --- measuring ---
 
@@ -531,9 +494,7 @@ class Collection(ReadableCollection):
             questions = Questions.checked(queries, texts, sparse, relevant, k, fusion_depth, seed, text_weights)
             with self.snapshot() as frozen, frozen._store.read() as snap:
                 return measured(frozen.search, frozen.ids(), self._config.ids, snap.state.fusions, questions, fusion)
-        with self._store.read() as snap:
-            evaluation = self._evaluation(snap, queries, k, oversamples, rows, seed, progress)
-            return evaluation.run(codes, check_count("n", n, 1, MAX_MEASURED_QUERIES))
+        return self._measurements.evaluate(queries, k, codes, n, oversamples, rows, seed, progress)
 
     @overload
     def choose(  # type: ignore[overload-overlap]
@@ -593,58 +554,10 @@ class Collection(ReadableCollection):
         """
         from qvec.quality.choose import Target
 
-        check_makes_codes(self._config)
-        target = Target(target_recall, max_bytes, max_p99_ms)
-        if minimize is not None:
-            check_choice("minimize", minimize, ("time", "bytes"))
-        limited = max_bytes is not None or max_p99_ms is not None
-        chosen = ("all" if limited else "current") if indexes is None else indexes
-        alone = isinstance(chosen, str) and chosen == "current"
-        limit = check_count("rows", rows or (MAX_EVALUATED_ROWS if alone else MAX_TRIAL_ROWS), 1, 2**31)
-        first = check_count("n", n or (500 if alone else 1000), 1, MAX_MEASURED_QUERIES)
-        last = check_count("max_n", max_n, 1, MAX_MEASURED_QUERIES)
-        report = None if alone else as_progress(progress, "choose")
-        with self._store.read() as snap:
-            evaluation = self._evaluation(snap, queries, k, oversamples, limit, seed, progress if alone else None)
-            if alone:
-                if minimize == "time":
-                    raise InputError("minimize='time' compares indexes; indexes='current' names none to compare")
-                return self._choose_code(evaluation, target, codes, first, max(first, last))
-            return self._choose_index(
-                evaluation, target, codes, chosen, minimize, first, worker_threads(threads), report
-            )
-
-    def _choose_code(self, evaluation: Evaluation, target: Target, codes: CodeNames, first: int, last: int) -> Choice:
-        from qvec.quality.choose import choose
-
-        def measure(configs: list[CodeConfig] | None, size: int, z: float) -> Report:
-            return replace(evaluation, z=z).run(codes if configs is None else configs, size)
-
-        return choose(measure, target, first, min(last, evaluation.n_queries), self._apply_choice)
-
-    def _choose_index(
-        self,
-        evaluation: Evaluation,
-        target: Target,
-        codes: CodeNames,
-        indexes: str | Sequence[str | IndexConfig],
-        minimize: str | None,
-        n: int,
-        threads: int,
-        progress: Progress | None,
-    ) -> IndexChoice:
-        from qvec.quality.combinations import EVERY_INDEX, Limits, choose_combination, make_search
-
-        chosen = list(EVERY_INDEX) if isinstance(indexes, str) and indexes == "all" else _indexes(indexes)
-        fewest_bytes = target.max_p99_ms is not None and target.max_bytes is None
-        limits = Limits(target, fewest_bytes if minimize is None else minimize == "bytes")
-        search = make_search(evaluation, n, limits, threads)
-        queries, k = evaluation.queries, evaluation.k
-
-        def apply(best: Combination, report: Progress | bool | None) -> Generation:
-            return self._apply_combination(best, queries, k, report)
-
-        return choose_combination(search, evaluation.wanted(codes), chosen, evaluation.oversamples, apply, progress)
+        target, sizes = Target(target_recall, max_bytes, max_p99_ms), (n, max_n)
+        return self._measurements.choose(
+            target, k, queries, indexes, minimize, codes, sizes, oversamples, rows, seed, threads, progress
+        )
 
     def tune(
         self,
@@ -669,16 +582,7 @@ class Collection(ReadableCollection):
         Raises InputError without originals to measure against, with fewer vectors than the largest k, or without
         queries.
         """
-        from qvec.quality.tuning import tune
-
-        q = self._measured_queries(queries)
-        if not len(ks):
-            raise InputError("ks must name one k or more")
-        checked = sorted({check_count("ks", k, 1, MAX_TUNED_K) for k in ks})
-        limit = check_count("n", n, 1, MAX_TUNED_QUERIES)
-        workers, report = worker_threads(threads), as_progress(progress, "tune")
-        with self._store.job("tunes"):
-            return tune(self._store, self._access, q, checked, limit, seed, workers, report)
+        return self._measurements.tune(queries, ks, n, seed, threads, progress)
 
     def tune_fusion(
         self,
@@ -796,8 +700,8 @@ class Collection(ReadableCollection):
         workers, report = 1 if threads is None else worker_threads(threads), as_progress(progress, "optimize")
         with self._store.job("optimizes"), short_switch_interval():
             released = self._maintenance.optimize(workers, report)
-            if self._is_relinked(workers, report):
-                self._refresh_curves(worker_threads(threads))
+            if self._measurements.is_relinked(workers, report):
+                self._measurements.refresh_curves(worker_threads(threads))
         return released
 
     def compact(self) -> int:
@@ -865,87 +769,11 @@ class Collection(ReadableCollection):
             with contextlib.suppress(LockedError, CorruptError), self._store.job("erases"):
                 self._maintenance.erase(worker_threads(None), None, patience=0.0)
 
-    def _evaluation(
-        self,
-        snap: Snapshot,
-        queries: ArrayLike | None,
-        k: int,
-        oversamples: Sequence[int],
-        rows: int,
-        seed: int,
-        progress: Progress | bool | None,
-    ) -> Evaluation:
-        from qvec.quality.evaluate import Evaluation
-
-        q = self._measured_queries(queries)
-        return Evaluation(snap, self._access, q, k, oversamples, rows, seed, as_progress(progress, "evaluate"))
-
-    def _measured_queries(self, queries: ArrayLike | None) -> Float32Array | None:
-        """Queries to measure with, float32 [n, dim], n > 0."""
-        if queries is None:
-            return None
-        config = self._config
-        q = np.atleast_2d(as_searched(queries, config.dim, config.metric, config.exact_form))
-        if not len(q):
-            raise InputError("queries must hold one query or more")
-        return q
-
-    def _apply_choice(self, code: CodeConfig, oversample: int, progress: Progress | bool | None) -> Generation:
-        made = self.requantize(code, progress=progress)
-        with self._store.write() as txn:
-            txn.state = replace(txn.state, oversample=Oversample(made.number, oversample))
-        return made
-
-    def _apply_combination(
-        self, best: Combination, queries: Float32Array | None, k: int, progress: Progress | bool | None
-    ) -> Generation:
-        """Build and activate a combination, and measure its recall curves."""
-        workers = worker_threads(None)
-        with self._store.job("requantizes"):
-            number = self._generations.rebuild(
-                best.config, best.index_config, workers, as_progress(progress, "choose_index")
-            )
-        factor = max(1, -(-best.effort.candidates // k))
-        with self._store.write() as txn:
-            txn.state = replace(txn.state, oversample=Oversample(number, factor))
-        self.tune(queries, ks=(k,))
-        return self._generation(number)
-
-    def _store_trained(
-        self,
-        trained: Trained,
-        sample: Float32Array | None,
-        activate: bool,
-        threads: int | None,
-        progress: Progress | bool | None,
-    ) -> Generation:
-        from qvec.maintenance.calibrate import store_trained
-
-        check_makes_codes(self._config)
-        number, active = store_trained(self._store, self._access, trained, sample)
-        if activate and not active:
-            self.requantize(generation=number, threads=threads, progress=progress)
-        return self._generation(number)
-
-    def _is_relinked(self, threads: int, progress: Progress | None) -> bool:
-        """Build a new graph if that is due. Returns whether it was built. False if another process requantizes."""
-        with contextlib.suppress(LockedError), self._store.job("requantizes"):
-            return self._generations.relink_if_due(threads, progress)
-        return False
-
-    def _generation(self, number: int) -> Generation:
-        return next(made for made in self.generations() if made.number == number)
-
-    def _refresh_curves(self, threads: int) -> None:
-        from qvec.quality.tuning import refresh_curves
-
-        refresh_curves(self._store, self._access, threads)
-
     @cached_property
-    def _generations(self) -> GenerationManager:
-        from qvec.maintenance.requantize import GenerationManager
+    def _measurements(self) -> Measurements:
+        from qvec.collection.measuring import Measurements
 
-        return GenerationManager(self._store, self._access)
+        return Measurements(self._store, self._access)
 
     @cached_property
     def _field_steps(self) -> FieldSteps:
@@ -964,16 +792,6 @@ class Collection(ReadableCollection):
         from qvec.quality.drift_alarm import DriftAlarm
 
         return DriftAlarm(self._access, self._on_drift)
-
-
-def _indexes(indexes: str | Sequence[str | IndexConfig]) -> list[IndexConfig]:
-    """The configurations of a list of indexes; InputError if it is none, or names "auto"."""
-    if isinstance(indexes, str) or not len(indexes):
-        raise InputError(f"indexes must be 'all', 'current', or a list of indexes; got {indexes!r}")
-    chosen = [made for index in indexes if (made := index_config(index)) is not None]
-    if len(chosen) < len(indexes):
-        raise InputError("indexes must name each index: 'auto' is none")
-    return chosen
 
 
 def check_on_drift(on_drift: object) -> None:

@@ -32,13 +32,7 @@ from qvec.rows.lookup import id_array, ids_of_rows, live_rows
 from qvec.rows.results import Records
 from qvec.rows.visibility import Visibility
 from qvec.schema.config import Config
-from qvec.schema.validation import (
-    MAX_K,
-    MAX_ROWS,
-    as_ids,
-    check_count,
-    id_keys,
-)
+from qvec.schema.validation import MAX_K, MAX_ROWS, as_ids, check_count, id_keys
 from qvec.search.pipeline import Searches
 from qvec.search.results import BatchHits, Hits
 from qvec.storage.store import TIMEOUT, Snapshot, Store
@@ -175,9 +169,7 @@ class ReadableCollection:
     def fields(self) -> Mapping[str, FieldType]:
         """The declared fields, name -> type. Filters (``where=``) refer to them."""
         with self._store.read() as snap:
-            state = snap.state
-            declared = {name: one.type for name, one in state.fields.items() if name not in state.partial_fields}
-            return MappingProxyType(declared)
+            return MappingProxyType({name: one.type for name, one in snap.state.complete_fields.items()})
 
     @property
     def declarations(self) -> dict[str, FieldType | Text | Sparse]:
@@ -185,8 +177,7 @@ class ReadableCollection:
         from qvec.filters.schema import as_declared
 
         with self._store.read() as snap:
-            state = snap.state
-            return {name: as_declared(one) for name, one in state.fields.items() if name not in state.partial_fields}
+            return {name: as_declared(one) for name, one in snap.state.complete_fields.items()}
 
     # --- searching ---
 
@@ -280,7 +271,7 @@ class ReadableCollection:
                 self._store.searches += 1
             return self._searches.search(self._as_vectors(query), options, where, ids_in, threads, timeout)
         given = text, sparse, fusion, fusion_depth, text_weights, highlight, statistics, boost
-        return self._search_inputs(self._as_vectors(query), options, given, where, ids_in, threads, timeout)
+        return self._searches.search_inputs(self._as_vectors(query), options, given, where, ids_in, threads, timeout)
 
     @overload
     def search_by_id(self, ids: int | str, k: int = 10, **options: Unpack[SearchKeywords]) -> Hits: ...
@@ -358,26 +349,14 @@ class ReadableCollection:
         """
         if not isinstance(group_by, str):
             raise InputError(f"group_by must be the name of a declared field, got {group_by!r}")
-        options = (
-            k,
-            include,
-            max_distance,
-            offset,
-            None,
-            group_by,
-            group_size,
-            ef,
-            nprobe,
-            oversample,
-            exact,
-            recall,
-        )
+        groups = group_by, group_size
+        options = (k, include, max_distance, offset, None, *groups, ef, nprobe, oversample, exact, recall)
         plain = text is None and sparse is None and fusion is None and fusion_depth is None and text_weights is None
         if plain and highlight is False and boost is None and query is not None:
             self._store.searches += 1
             return self._searches.search(self._as_vectors(query), options, where, ids_in, threads, timeout)
         given = text, sparse, fusion, fusion_depth, text_weights, highlight, None, boost
-        return self._search_inputs(self._as_vectors(query), options, given, where, ids_in, threads, timeout)
+        return self._searches.search_inputs(self._as_vectors(query), options, given, where, ids_in, threads, timeout)
 
     # --- reading ---
 
@@ -420,17 +399,10 @@ class ReadableCollection:
 
         Close the iterator to end the scan early.
         """
-        from qvec.search.row_selection import matching_rows
+        from qvec.search.row_selection import scan
 
         size = check_count("batch_size", batch_size, 1, MAX_K)
-        with self._store.read() as whole:
-            snap = self._visibility.of(whole)
-            version = snap.version
-            for records in self._access.reader(snap).in_batches(matching_rows(snap, where), size):
-                if snap.version != version:
-                    raise InputError("the transaction has changed the collection since this scan began")
-                with self._store.idle(whole):
-                    yield records
+        yield from scan(self._store, self._access, self._visibility, where, size)
 
     def ids(self) -> Ids:
         """The ids of all stored vectors, oldest first: int64 [n], or [n] of str."""
@@ -508,24 +480,6 @@ class ReadableCollection:
             raise no_function("a query that is a text")
         vectors = self._embedding.queries([query] if isinstance(query, str) else checked_texts(query, "query"))
         return vectors[0] if isinstance(query, str) else vectors
-
-    def _search_inputs(
-        self,
-        query: Any,
-        options: Any,
-        given: tuple[Any, ...],
-        where: Any,
-        ids_in: Any,
-        threads: int | None,
-        timeout: float | None,
-    ) -> Hits | BatchHits:
-        from qvec.search.inputs import RawInputs
-
-        inputs = RawInputs(*given)
-        if inputs.is_empty and (query is None or inputs.combines_nothing):
-            missing = "query, text or sparse" if query is None else "text or sparse: fusion, text_weights, highlight"
-            raise InputError(f"give {missing}{'' if query is None else ' and fusion_depth are for them'}")
-        return self._searches.search_inputs(query, options, inputs, where, ids_in, threads, timeout)
 
     def _take_queries(self, queries: Float32Array) -> None:
         self._queries.take(queries)

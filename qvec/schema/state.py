@@ -205,6 +205,11 @@ class State:
     erasing: bool = False
     expires: Text | None = None
 
+    @property
+    def complete_fields(self) -> dict[str, FieldDeclaration]:
+        """The declared fields that cover every row."""
+        return {name: one for name, one in self.fields.items() if name not in self.partial_fields}
+
     def generation(self, number: object) -> GenerationRecord:
         """Return the record of a generation. InputError lists the existing numbers."""
         for record in self.generations:

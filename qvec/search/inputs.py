@@ -59,15 +59,14 @@ class RawInputs:
         alone = alone and self.boost is None
         return alone and self.highlight is False and isinstance(self.text, str)
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether there is neither text nor a sparse vector."""
-        return self.text is None and self.sparse is None
-
-    @property
-    def combines_nothing(self) -> bool:
-        """Whether there is neither text, nor a sparse vector, nor a boost."""
-        return self.is_empty and self.boost is None
+    def check(self, has_vector: bool) -> None:
+        """Raise InputError if there is neither text nor a sparse vector, nor a boost of a search by a vector."""
+        if self.text is None and self.sparse is None and not (has_vector and self.boost is not None):
+            raise InputError(
+                "give text or sparse: fusion, text_weights, highlight and fusion_depth are for them"
+                if has_vector
+                else "give query, text or sparse"
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ been used on the same commit before.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -26,9 +26,6 @@ from qvec.search.plan import plan_search
 from qvec.search.results import NO_EXTRAS, BatchHits, Hits
 from qvec.search.run import Run
 from qvec.storage.store import Snapshot, Store
-
-if TYPE_CHECKING:  # qvec.filters and the modules that use it are imported by the first search that needs them
-    from qvec.search.inputs import RawInputs
 
 
 class Searches:
@@ -98,16 +95,22 @@ class Searches:
         self,
         query: Any,
         raw: RawOptions,
-        given: RawInputs,
+        given: tuple[Any, ...],
         where: Any,
         ids_in: Any,
         threads: int | None,
         timeout: float | Deadline | None,
     ) -> Hits | BatchHits:
-        """Hits by text and sparse vectors, and by array-like vectors [n, dim] or [dim] if ``query`` is not None."""
+        """Hits by text and sparse vectors, and by array-like vectors [n, dim] or [dim] if ``query`` is not None.
+
+        ``given``: the fields of :class:`qvec.search.inputs.RawInputs`.
+        """
         from qvec.search.hybrid import HybridRun, check_hybrid_options, nearest_to_text
-        from qvec.search.inputs import check_inputs
+        from qvec.search.inputs import RawInputs, check_inputs
         from qvec.text.reader import reside_postings
+
+        others = RawInputs(*given)
+        others.check(query is not None)
 
         config = self._config
         deadline = None if timeout is None else deadline_after(timeout)
@@ -120,11 +123,11 @@ class Searches:
             if self._store.memory != "mmap":
                 reside_postings(snap)
             options = self._options(raw)
-            if options.plain and given.is_one_text and query is None and where is None and ids_in is None:
-                return nearest_to_text(snap, config, options, given, deadline)
+            if options.plain and others.is_one_text and query is None and where is None and ids_in is None:
+                return nearest_to_text(snap, config, options, others, deadline)
             engine = snap.derived.get("engine") or self.engine(snap)
             n = len(q) if q is not None and q.ndim == 2 else None
-            inputs = check_inputs(given, snap.state, q is not None, n)
+            inputs = check_inputs(others, snap.state, q is not None, n)
             check_hybrid_options(options, inputs)
             if q is None:  # stands for the number of queries
                 q = np.zeros(config.dim if inputs.n is None else (inputs.n, config.dim), np.float32)

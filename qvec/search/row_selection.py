@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Generator, Hashable
 from functools import partial
 from typing import Any
 
@@ -15,12 +15,15 @@ from qvec.common.types import Bitmap, IdKind, NDArray
 from qvec.filters.evaluate import Matcher
 from qvec.filters.language import And, Node, parse
 from qvec.filters.schema import searchable_fields
+from qvec.rows.access import RowAccess
 from qvec.rows.lookup import find_rows
+from qvec.rows.results import Records
+from qvec.rows.visibility import Visibility
 from qvec.schema.bitmaps import bitmap_of, complement, read_bitmap, rows_in
 from qvec.schema.layout import DELETED, IDS
 from qvec.schema.validation import as_id_set, id_keys
 from qvec.storage.records import fingerprint
-from qvec.storage.store import Snapshot, Transaction
+from qvec.storage.store import Snapshot, Store, Transaction
 from qvec.text.reader import text_terms
 
 MAX_FILTER_BYTES = 4 << 20
@@ -185,3 +188,17 @@ def selection_of(reading: Snapshot) -> Selector:
 def matching_rows(reading: Snapshot, where: object) -> NDArray[np.int64]:
     """Return the live rows that match a filter, or all live rows if it is None; ascending."""
     return rows_in(selection_of(reading).matching(reading, where))
+
+
+def scan(
+    store: Store, access: RowAccess, visibility: Visibility, where: object, size: int
+) -> Generator[Records, None, None]:
+    """Yield the live rows that match a filter in batches of ``size``, from the last commit at the first step."""
+    with store.read() as whole:
+        snap = visibility.of(whole)
+        version = snap.version
+        for records in access.reader(snap).in_batches(matching_rows(snap, where), size):
+            if snap.version != version:
+                raise InputError("the transaction has changed the collection since this scan began")
+            with store.idle(whole):
+                yield records

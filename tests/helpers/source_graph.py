@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 
 Graph = Mapping[str, Iterable[str]]
@@ -12,6 +13,10 @@ INCLUDE = re.compile(r'^\s*(?:#\s*include|include|cimport)\s+"([^"]+)"', re.MULT
 CYTHON_NAME = re.compile(r"(?<![\w.])(\w+)\.(_[a-z]\w*)")
 CYTHON_DECLARATION = re.compile(r"^\s*(?:cdef|def|cpdef)\b([^=(\n]*)|\b(self\._[a-z]\w*)\s*=[^=]", re.MULTILINE)
 PRIVATE = re.compile(r"(?<!\w)_[a-z]\w*")
+
+
+parsed = lru_cache(1000)(ast.parse)
+"""The syntax tree of a source text."""
 
 
 def package_of(module: str) -> str:
@@ -56,7 +61,7 @@ def import_graph(sources: Mapping[str, str]) -> dict[str, set[str]]:
     for module, text in sources.items():
         named = (
             f"{name}.{member}" if f"{name}.{member}" in sources else name
-            for name, member in imported_names(ast.parse(text))
+            for name, member in imported_names(parsed(text))
         )
         graph[module] = {name for name in named if name in sources} - {module}
     return graph
@@ -162,7 +167,7 @@ def private_imports(module: str, tree: ast.AST, modules: Iterable[str]) -> Itera
 
 def private_uses(sources: Mapping[str, str], cython: Mapping[str, str]) -> list[str]:
     """Each use of a private name of another package, in a line that says where the name is defined."""
-    trees = {module: ast.parse(text) for module, text in sources.items()}
+    trees = {module: parsed(text) for module, text in sources.items()}
     defined: dict[str, set[str]] = {}  # by attribute: the packages whose classes define it
     for module, tree in trees.items():
         for name in private_definitions(tree):
@@ -203,7 +208,7 @@ def untyped_lookups(sources: Mapping[str, str], names: Iterable[str]) -> list[st
     """Each ``name["key"]`` or ``x.name["key"]`` in the sources: a look-up by string in a record that has no type."""
     found, names = [], set(names)
     for module, text in sources.items():
-        for node in ast.walk(ast.parse(text)):
+        for node in ast.walk(parsed(text)):
             match node:
                 case ast.Subscript(
                     value=ast.Name(id=name) | ast.Attribute(attr=name), slice=ast.Constant(value=str(key))

@@ -83,6 +83,7 @@ static int add_chunk(qv_arena *arena) {
     }
     uint8_t *chunk = qv_huge_alloc(ARENA_CHUNK);
     if (chunk == NULL) return -1;
+    if (arena->n_chunks == 0) qv_plain_pages(chunk, ARENA_CHUNK); /* most transactions write little of most columns */
     arena->chunks[arena->n_chunks++] = chunk;
     arena->used = 0;
     return 0;

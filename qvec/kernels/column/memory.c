@@ -27,6 +27,14 @@ uint8_t *qv_huge_alloc(size_t bytes) {
     return memory;
 }
 
+void qv_plain_pages(uint8_t *memory, size_t bytes) {
+#ifdef MADV_NOHUGEPAGE
+    madvise(memory, bytes, MADV_NOHUGEPAGE);
+#else
+    (void)memory, (void)bytes;
+#endif
+}
+
 void qv_huge_free(uint8_t *memory, size_t bytes) {
     if (memory) munmap(memory, huge_size(bytes));
 }

@@ -12,6 +12,9 @@
 uint8_t *qv_huge_alloc(size_t bytes);
 void qv_huge_free(uint8_t *memory, size_t bytes);
 
+/* Take such memory in usual pages, as it is written: a huge page costs as much as hundreds of them. */
+void qv_plain_pages(uint8_t *memory, size_t bytes);
+
 /* Return malloc's unused memory to the system; with glibc only. */
 void qv_trim_heap(void);
 
