@@ -16,7 +16,7 @@ import qvec
 from qvec.cli import main
 from qvec.common.text_tables import text_width
 
-N, DIM = 200, 24
+N, DIM = 300, 24
 X = np.random.default_rng(8).normal(size=(N, DIM)).astype(np.float32)
 MOMENT = datetime(2024, 5, 1, tzinfo=UTC)
 LONG_FIELD = "f" * 130

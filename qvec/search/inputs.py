@@ -175,8 +175,6 @@ def _number_of(raw: RawInputs, n: int | None, has_vector: bool) -> int | None:
         if not is_batch and not isinstance(raw.text, str):
             raise InputError(f"text must be a string, or a list of strings for a batch; got {type(raw.text).__name__}")
         counts["text"] = len(raw.text) if is_batch else None
-    if not counts and raw.sparse is None:
-        raise InputError("boost changes the scores of a search: give query, text or sparse")
     if not counts:
         value = next(iter(raw.sparse.values())) if _names_fields(raw.sparse) else raw.sparse
         many = isinstance(value, list) or (hasattr(value, "indptr") and value.shape[0] != 1)
