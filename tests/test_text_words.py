@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import sys
 import unicodedata
 from pathlib import Path
 from typing import Any
@@ -42,7 +44,7 @@ def test_words_are_those_of_unicode(text: str, words: list[str]) -> None:
 
 @given(st.text(st.characters(max_codepoint=127), max_size=60))
 def test_ascii_is_split_as_other_text_is(text: str) -> None:
-    expected = [word for word in analysis._pattern("", False).findall(text.lower()) if word.strip("_")]
+    expected = [word for word in analysis._pattern(False, False).findall(text.lower()) if word.strip("_")]
     assert split_words(text) == expected
 
 
@@ -50,6 +52,13 @@ def test_ascii_is_split_as_other_text_is(text: str) -> None:
 def test_parts_of_a_text_are_split_as_the_whole(text: str) -> None:
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
     assert split_words(text) == (split_ascii(text) if text.isascii() else analysis._matched(folded))
+
+
+def test_every_mark_is_part_of_its_word() -> None:
+    marks = [chr(i) for i in range(sys.maxunicode + 1) if unicodedata.category(chr(i))[0] == "M"]
+    words = re.compile(f"[{analysis._marks()}]")
+    assert [mark for mark in marks if not words.match(mark)] == []
+    assert [chr(i) for i in range(0x20000) if words.match(chr(i)) and chr(i) not in {*marks}] == []
 
 
 def test_stop_words_and_stems_apply_to_texts_and_queries(tmp_path: Path) -> None:

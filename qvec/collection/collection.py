@@ -8,12 +8,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, get_args, overload
 
-import numpy as np
-
 from qvec.codes.configs import CodeConfig, IndexConfig
+<<<<<<< HEAD
 from qvec.collection.reading import PRESENT, ReadableCollection
+=======
+from qvec.collection.reading import ReadableCollection
+from qvec.collection.writing import NewRows, update_payloads
+>>>>>>> main
 from qvec.common.console import as_progress
-from qvec.common.errors import CorruptError, InputError, LockedError
+from qvec.common.errors import InputError
 from qvec.common.findings import Finding, damages
 from qvec.common.switch_interval import short_switch_interval
 from qvec.common.types import (
@@ -30,24 +33,15 @@ from qvec.common.types import (
 )
 from qvec.index import Progress
 from qvec.maintenance.state_check import state_codec
-from qvec.maintenance.stats import collect_stats
 from qvec.quality.recall import MAX_EVALUATED_ROWS, OVERSAMPLES, CodeNames
-from qvec.rows.lookup import find_rows
-from qvec.rows.reader import refuse_missing
 from qvec.rows.results import AddResult
 from qvec.rows.visibility import Visibility, expired_among
 from qvec.schema.generations import Generation, list_generations
 from qvec.schema.payloads import table_parts
-from qvec.schema.quantizer_export import Transfer, export_quantizer, import_quantizer
+from qvec.schema.quantizer_export import Transfer
 from qvec.schema.state import ListsState
 from qvec.schema.validation import (
     as_id_set,
-    as_ids,
-    as_originals,
-    as_payloads,
-    as_stored,
-    as_vectors,
-    check_unique,
     id_keys,
     worker_threads,
 )
@@ -133,7 +127,6 @@ class Collection(ReadableCollection):
         Raises InputError (also a ValueError) naming the row and the limit, DuplicateIdError, ReadOnlyError or
         DiskFullError; nothing was written then.
         """
-        config = self._config
         self._check_model(model)
         if texts is not None or vectors is None:
             vectors, payloads = self._embedded(texts, vectors, payloads, vector)
@@ -142,25 +135,13 @@ class Collection(ReadableCollection):
                 raise InputError("a table brings ids and payloads itself: give vector and id, or ids and payloads")
             vectors, originals, ids, payloads = table_parts(vectors, vector, id, originals)
         check_choice("on_conflict", on_conflict, get_args(OnConflict))
-        x = as_stored("vectors", vectors, config.dim, config.metric, config.form)
-        exact = as_originals(originals, config, len(x))
-        checked = None if ids is None else as_ids(ids, config.ids)
-        if checked is not None:
-            if len(checked) != len(x):
-                raise InputError(f"{len(checked)} ids for {len(x)} vectors: give one a vector")
-            check_unique(checked)
-        checked_payloads = as_payloads(payloads, len(x))
+        rows = NewRows.checked(self._config, vectors, originals, ids, payloads, sparse)
         workers, report = worker_threads(threads), as_progress(progress, "index")
         with self._store.write() as txn:
             writer = self._access.writer(txn)
-            if sparse is not None:
-                from qvec.text.sparse import with_sparse
-
-                types = {name: field.type for name, field in txn.state.fields.items()}
-                checked_payloads = with_sparse(checked_payloads, sparse, types)
             untrained = writer.is_empty
-            result = writer.add(x, exact, checked, checked_payloads, on_conflict, workers, report)
-            drift = self._alarm.check(txn, x, untrained)
+            result = rows.write(writer, on_conflict, workers, report)
+            drift = self._alarm.check(txn, rows.vectors, untrained)
             repair_due, untuned = result.replaced > 0 and writer.repair_due, outdated(txn.state)
             lists = txn.state.index
             outgrown = isinstance(lists, ListsState) and lists.is_outgrown(txn.state.live)
@@ -211,6 +192,7 @@ class Collection(ReadableCollection):
 
         Raises InputError naming the wrong value, MissingIdError, or DuplicateIdError for an id that occurs twice.
         """
+<<<<<<< HEAD
         check_flag("merge", merge)
         check_choice("missing", missing, get_args(Missing))
         wanted = as_ids(ids, self._config.ids)
@@ -227,6 +209,9 @@ class Collection(ReadableCollection):
             if len(found):
                 self._access.writer(txn).write_payloads(rows[found], [checked[i] for i in found], merge)
         return len(found)
+=======
+        return update_payloads(self._store, self._access, ids, payloads, merge, missing)
+>>>>>>> main
 
     def delete(
         self,
@@ -361,18 +346,12 @@ class Collection(ReadableCollection):
         Raises InputError if the sample is too small (the message says how many vectors are needed), if the code learns
         nothing from a sample, or if there are no originals to encode.
         """
-        from qvec.maintenance.calibrate import train_on
-
-        x = as_vectors("sample", sample, self._config.dim, self._config.metric)
-        trained = train_on(self._store, self._access, x, code, method)
-        return self._measurements.store_trained(trained, x, activate, threads, progress)
+        return self._measurements.calibrate(sample, method, code, activate, threads, progress)
 
     def export_calibration(self, generation: int | None = None, format: Transfer = "json") -> str | bytes:
         """Return a trained code, by default the active one, as JSON text or msgpack bytes for
         :meth:`import_calibration`."""
-        with self._store.read() as snap:
-            record = snap.state.generation(snap.state.active if generation is None else generation)
-            return export_quantizer(record, self._access.load(snap, record.number), self._config, format)
+        return self._measurements.export_calibration(generation, format)
 
     def import_calibration(self, data: str | bytes, *, activate: bool = False) -> Generation:
         """Store what :meth:`export_calibration` returned as a generation; ``activate``: encode every row with it.
@@ -380,8 +359,7 @@ class Collection(ReadableCollection):
         Raises FormatError if the data is damaged or not a calibration, and InputError if the dimension, metric or
         model differs.
         """
-        trained = import_quantizer(data, self._config)
-        return self._measurements.store_trained(trained, None, activate, None, None)
+        return self._measurements.import_calibration(data, activate)
 
     def requantize(
         self,
@@ -571,8 +549,6 @@ class Collection(ReadableCollection):
     ) -> Curves:
         """Measure recall@k against the cost of a search, and store the curves that ``search(recall=)`` uses.
 
-        From 200 queries on, tables are learned that decide for each query when its search is finished.
-
         queries: float32 [m, dim], similar to those of later searches. At most ``n`` of them, drawn with ``seed``, are
         used and stored in the file, so that the curves can be measured again when the codes change or the collection
         has grown by half. None: stored rows, each searched for among the others; their neighbors are easier to find
@@ -636,14 +612,11 @@ class Collection(ReadableCollection):
         ``graph``: also walk the graph to find its degree and reachable rows.
         """
         check_flag("graph", graph)
-        with self._store.read() as snap:
-            shape = None
-            if graph:
-                from qvec.maintenance.verify import graph_shape
+        from qvec.maintenance.stats import collect_stats
 
-                shape = graph_shape(snap, self._access)
+        with self._store.read() as snap:
             visible = self._visibility.of(snap).state.live
-            return collect_stats(snap, self._store, self._config, shape, visible)
+            return collect_stats(snap, self._store, self._access, graph, visible)
 
     def verify(self, *, deep: bool = True) -> list[Finding]:
         """Check every block, record, id and edge of the last commit. Returns what was found.
@@ -658,9 +631,7 @@ class Collection(ReadableCollection):
         from qvec.maintenance.verify import verify_snapshot
 
         check_flag("deep", deep)
-        self._outside_transaction(
-            "verify() checks the file, which does not yet contain the changes of this transaction"
-        )
+        self._outside_transaction("verify() checks the file, which lacks the changes of this transaction so far")
         with self._store.read() as snap:
             return verify_snapshot(snap, self._access, deep)
 
@@ -700,8 +671,7 @@ class Collection(ReadableCollection):
         workers, report = 1 if threads is None else worker_threads(threads), as_progress(progress, "optimize")
         with self._store.job("optimizes"), short_switch_interval():
             released = self._maintenance.optimize(workers, report)
-            if self._measurements.is_relinked(workers, report):
-                self._measurements.refresh_curves(worker_threads(threads))
+            self._measurements.relink_if_due(workers, report, worker_threads(threads))
         return released
 
     def compact(self) -> int:
@@ -730,6 +700,7 @@ class Collection(ReadableCollection):
 
         copy_to(self._store, dest)
 
+<<<<<<< HEAD
     # --- parts ---
 
     def _embedded(self, texts: Any, vectors: Any, payloads: Any, vector: str | None) -> tuple[Any, list[Payload]]:
@@ -745,6 +716,8 @@ class Collection(ReadableCollection):
         held = with_texts(payloads, given, names[0] if len(names) == 1 else TEXT)
         return self._embedding.documents(given), held
 
+=======
+>>>>>>> main
     def _check_model(self, model: str | None) -> None:
         if model is not None and model != self._config.model:
             raise InputError(f"the vectors are of model {model!r}, but the collection of {self._config.model!r}")
@@ -759,15 +732,6 @@ class Collection(ReadableCollection):
         check_choice("missing", missing, get_args(Missing))
         keys = None if ids is None else id_keys(as_id_set(ids, self._config.ids))
         return Deletion(self._access, keys, where, missing, worker_threads(threads))
-
-    def _finish_erasure(self) -> None:
-        """Continue an unfinished erasure."""
-        with self._store.read() as snap:
-            erasing = snap.state.erasing
-        if erasing:
-            # LockedError: snapshots use the data, or another process erases. CorruptError: a repair is needed first
-            with contextlib.suppress(LockedError, CorruptError), self._store.job("erases"):
-                self._maintenance.erase(worker_threads(None), None, patience=0.0)
 
     @cached_property
     def _measurements(self) -> Measurements:
@@ -792,12 +756,6 @@ class Collection(ReadableCollection):
         from qvec.quality.drift_alarm import DriftAlarm
 
         return DriftAlarm(self._access, self._on_drift)
-
-
-def check_on_drift(on_drift: object) -> None:
-    """Raise InputError unless ``on_drift`` is a valid option."""
-    if not (on_drift in (None, "warn", "raise") or callable(on_drift)):
-        raise InputError(f"on_drift must be 'warn', 'raise', a callable or None, got {on_drift!r}")
 
 
 def reopened(path: str, memory: MemoryMode) -> Collection:

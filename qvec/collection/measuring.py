@@ -15,7 +15,7 @@ from qvec.common.console import as_progress
 from qvec.common.errors import InputError, LockedError
 from qvec.common.types import ArrayLike, Float32Array, check_choice
 from qvec.index import Progress
-from qvec.maintenance.calibrate import store_trained
+from qvec.maintenance.calibrate import store_trained, train_on
 from qvec.maintenance.requantize import GenerationManager, Relink
 from qvec.quality.choose import Choice, Target, choose
 from qvec.quality.combinations import EVERY_INDEX, Combination, IndexChoice, Limits, choose_combination, make_search
@@ -26,9 +26,10 @@ from qvec.quality.tuning import refresh_curves, tune
 from qvec.rows.access import RowAccess
 from qvec.schema.config import check_makes_codes, index_config
 from qvec.schema.generations import Generation, list_generations
+from qvec.schema.quantizer_export import Transfer, export_quantizer, import_quantizer
 from qvec.schema.quantizers import Trained
 from qvec.schema.state import Oversample
-from qvec.schema.validation import as_searched, check_count, worker_threads
+from qvec.schema.validation import as_searched, as_vectors, check_count, worker_threads
 from qvec.search.curves import Curves
 from qvec.storage.store import Snapshot, Store
 
@@ -97,7 +98,31 @@ class Measurements:
             self.refresh_curves(workers)
         return self.generation(number)
 
-    def store_trained(
+    def calibrate(
+        self,
+        sample: ArrayLike,
+        method: str | None,
+        code: str | CodeConfig | None,
+        activate: bool,
+        threads: int | None,
+        progress: Progress | bool | None,
+    ) -> Generation:
+        """See :meth:`qvec.Collection.calibrate`."""
+        x = as_vectors("sample", sample, self.access.config.dim, self.access.config.metric)
+        trained = train_on(self.store, self.access, x, code, method)
+        return self._store_trained(trained, x, activate, threads, progress)
+
+    def export_calibration(self, number: int | None, format: Transfer) -> str | bytes:
+        """See :meth:`qvec.Collection.export_calibration`."""
+        with self.store.read() as snap:
+            record = snap.state.generation(snap.state.active if number is None else number)
+            return export_quantizer(record, self.access.load(snap, record.number), self.access.config, format)
+
+    def import_calibration(self, data: str | bytes, activate: bool) -> Generation:
+        """See :meth:`qvec.Collection.import_calibration`."""
+        return self._store_trained(import_quantizer(data, self.access.config), None, activate, None, None)
+
+    def _store_trained(
         self,
         trained: Trained,
         sample: Float32Array | None,
@@ -112,11 +137,11 @@ class Measurements:
             return self.requantize(None, number, None, "auto", threads, progress)
         return self.generation(number)
 
-    def is_relinked(self, threads: int, progress: Progress | None) -> bool:
-        """Build a new graph if that is due. Returns whether it was built. False if another process requantizes."""
+    def relink_if_due(self, threads: int, progress: Progress | None, tuning_threads: int) -> None:
+        """Build a new graph if that is due and no other process requantizes, and measure outdated curves again."""
         with contextlib.suppress(LockedError), self.store.job("requantizes"):
-            return self.generations.relink_if_due(threads, progress)
-        return False
+            if self.generations.relink_if_due(threads, progress):
+                self.refresh_curves(tuning_threads)
 
     def evaluate(
         self,

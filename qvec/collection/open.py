@@ -11,7 +11,7 @@ import numpy as np
 from qvec.codes.base import make_transform
 from qvec.codes.configs import CodeConfig, IndexConfig, Int4, Int8
 from qvec.codes.registry import Quantizer, make_config
-from qvec.collection.collection import Collection, check_on_drift
+from qvec.collection.collection import Collection
 from qvec.common.errors import CorruptError, ExistsError, InputError
 from qvec.common.findings import damages
 from qvec.common.types import (
@@ -112,7 +112,7 @@ def create(
 
     Raises InputError, ExistsError, NotFoundError (no such directory).
     """
-    check_on_drift(on_drift)
+    _check_on_drift(on_drift)
     if adapter is not None:
         adapter.check(dim, metric)
         code, seed = adapter.code if code == "auto" else code, adapter.seed
@@ -330,7 +330,7 @@ def open(
 
     Raises NotFoundError, FormatError, CorruptError, LockedError, InputError.
     """
-    check_on_drift(on_drift)
+    _check_on_drift(on_drift)
     check_flag("untrusted", untrusted)
     options: dict[str, Any] = {"memory": memory, "checksums": checksums}
     options |= {"timeout": timeout, "exclusive": exclusive, **_sized(map_size)}
@@ -345,19 +345,30 @@ def open(
         if untrusted and (problems := damages(collection.verify())):
             raise CorruptError(f"{collection.path} is damaged: {problems[0]}; {len(problems)} problems in all")
         if mode == "rw":
-            collection._finish_erasure()
+            _finish_erasure(store, collection)
     except BaseException:
         collection.close()
         raise
     return collection
 
 
+<<<<<<< HEAD
 def _embedding(embed: Embed | None) -> Embedding | None:
     if embed is None:
         return None
     from qvec.collection.embedding import Embedding  # late: many collections have no texts
 
     return Embedding(embed)
+=======
+def _finish_erasure(store: Store, collection: Collection) -> None:
+    """Continue an unfinished erasure."""
+    with store.read() as snap:
+        erasing = snap.state.erasing
+    if erasing:
+        from qvec.maintenance.deletion import finish_erasure
+
+        finish_erasure(store, collection._maintenance)
+>>>>>>> main
 
 
 def _build_memory(size: int | None) -> int | None:
@@ -366,3 +377,9 @@ def _build_memory(size: int | None) -> int | None:
 
 def _sized(map_size: int | None) -> dict[str, int]:
     return {} if map_size is None else {"map_size": check_count("map_size", map_size, 2**16, 2**46)}
+
+
+def _check_on_drift(on_drift: object) -> None:
+    """Raise InputError unless ``on_drift`` is a valid option."""
+    if not (on_drift in (None, "warn", "raise") or callable(on_drift)):
+        raise InputError(f"on_drift must be 'warn', 'raise', a callable or None, got {on_drift!r}")

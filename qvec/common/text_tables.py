@@ -22,6 +22,7 @@ def table_lines(
     If the table is too wide, the widest column of text is cut. If that does not suffice, the columns are divided among
     several tables, each with the first column.
     """
+    columns = [" ".join(shortened(word, width // 3) for word in column.split(" ")) for column in columns]
     cells = [[_printable(str(cell)) for cell in row] for row in rows]
     right = [all(_is_number(row[i]) for row in cells) for i in range(len(columns))]
     draw = _plain_lines if find("rich.table") is None else _rich_lines

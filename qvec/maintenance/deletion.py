@@ -9,15 +9,19 @@ from typing import TypeVar
 
 import numpy as np
 
-from qvec.common.errors import DiskFullError, InputError
+from qvec.common.errors import CorruptError, DiskFullError, InputError, LockedError
 from qvec.common.types import Missing, Where
 from qvec.index import Progress
 from qvec.maintenance.optimize import Maintenance
 from qvec.rows.access import RowAccess
 from qvec.rows.lookup import find_rows, ids_of_rows
 from qvec.rows.reader import refuse_missing
+<<<<<<< HEAD
 from qvec.rows.visibility import expired_among
 from qvec.schema.validation import id_keys
+=======
+from qvec.schema.validation import id_keys, worker_threads
+>>>>>>> main
 from qvec.search.row_selection import matching_rows
 from qvec.storage.store import Store, Transaction
 
@@ -110,3 +114,10 @@ def _with_reserve(store: Store, work: Callable[[], Result]) -> Result:
     if store.is_full and not store.in_transaction:
         store.commit_empty()
     return done
+
+
+def finish_erasure(store: Store, maintenance: Maintenance) -> None:
+    """Continue an unfinished erasure, unless that is not possible at present."""
+    # LockedError: snapshots use the data, or another process erases. CorruptError: a repair is needed first
+    with contextlib.suppress(LockedError, CorruptError), store.job("erases"):
+        maintenance.erase(worker_threads(None), None, patience=0.0)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from qvec.codes.configs import code_name
 from qvec.common.types import OpenSnapshot, Stats
-from qvec.index import GraphShape
-from qvec.schema.config import Config
+from qvec.maintenance.verify import graph_shape
 from qvec.schema.layout import (
     ADJACENCY,
     CENTROIDS,
@@ -18,17 +17,19 @@ from qvec.schema.layout import (
     SLOTS,
     VECTORS,
 )
-from qvec.schema.state import ListsState, State
+from qvec.schema.quantizers import QuantizerLoader
+from qvec.schema.state import ListsState
 from qvec.storage.stats import collect
 from qvec.storage.store import Snapshot, Store
 
 
-def collect_stats(snap: Snapshot, store: Store, config: Config, graph: GraphShape | None, visible: int) -> Stats:
-    """Collect counts and sizes. ``visible``: the number of rows that have not expired.
+def collect_stats(snap: Snapshot, store: Store, loader: QuantizerLoader, walk: bool, visible: int) -> Stats:
+    """Collect counts and sizes. The bytes of codes, vectors and graph are those of the active generation.
 
-    The bytes of codes, vectors and graph are those of the active generation.
+    walk: also walk the graph. ``visible``: the number of rows that have not expired.
     """
-    state: State = snap.state
+    config, state = loader.config, snap.state
+    graph = graph_shape(snap, loader) if walk else None
     expired = state.live - visible
     sizes = collect(store)
     names, columns = state.column_names, sizes.column_bytes

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -39,8 +39,7 @@ Phrase = tuple[tuple[str, tuple[str, ...]], ...]
 """For each field, the terms of a phrase, in order."""
 
 
-@dataclass(frozen=True)
-class RawInputs:
+class RawInputs(NamedTuple):
     """Unchecked inputs of a call; see ``Collection.search``."""
 
     text: Any = None
@@ -69,8 +68,7 @@ class RawInputs:
             )
 
 
-@dataclass(frozen=True, slots=True)
-class Query:
+class Query(NamedTuple):
     """One query of one input: terms as (number of the field, term, weight). ``vectors``: ids and weights of sparse
     fields.
 
@@ -114,7 +112,7 @@ def check_inputs(raw: RawInputs, state: State, has_vector: bool, n: int | None) 
         texts = [raw.text] if n is None else list(raw.text)
         counts = _statistics(raw.statistics, fields)
         made = [_text_query(state, fields, text, _name("text", i, n)) for i, text in enumerate(texts)]
-        queries[TEXT] = made if counts is None else [replace(query, statistics=counts) for query in made]
+        queries[TEXT] = made if counts is None else [query._replace(statistics=counts) for query in made]
     elif raw.text_weights is not None or raw.statistics is not None:
         raise InputError("text_weights and statistics are for text fields; give text=")
     if raw.sparse is not None:

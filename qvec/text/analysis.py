@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import lru_cache
-from itertools import groupby
+from functools import cache
+from itertools import groupby, pairwise
 from typing import Any, NamedTuple
 
 from qvec._kernels import MAX_TERM_BYTES, split_ascii
@@ -31,6 +31,7 @@ ENGLISH = (
 _CJK = "\u1100-\u11ff\u3005-\u3007\u3040-\u30ff\u3130-\u318f\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\ua960-\ua97f"
 _CJK += "\uac00-\ud7ff\uf900-\ufaff\U0001b000-\U0001b16f\U00020000-\U0003fffd"
 _HAS_CJK = re.compile(f"[{_CJK}]")
+_MARK_BLOCKS = (0x300, 0x20000), (0xE0100, 0xE01F0)  # planes with marks
 _NOT_ASCII_OR_WORD = re.compile(r"[^\w\x00-\x7f]")
 
 
@@ -187,17 +188,26 @@ def _pairs(run: str) -> list[str]:
 
 def _pattern_of(text: str) -> re.Pattern[str]:
     """The expression that finds the words of a text."""
-    marks = "".join(sorted({c for c in _NOT_ASCII_OR_WORD.findall(text) if unicodedata.category(c)[0] == "M"}))
-    return _pattern(marks, _HAS_CJK.search(text) is not None)
+    has_marks = any(unicodedata.category(c)[0] == "M" for c in {*_NOT_ASCII_OR_WORD.findall(text)})
+    return _pattern(has_marks, _HAS_CJK.search(text) is not None)
 
 
-@lru_cache(256)
-def _pattern(marks: str, has_cjk: bool) -> re.Pattern[str]:
-    """Words: letters, digits, _ and ``marks``; ``. ' ’`` between two letters; ``. ' , ;`` between two digits."""
-    extra = re.escape(marks)
-    letter, word = f"(?:[^\\W\\d_]|[{extra}])" if marks else r"[^\W\d_]", f"[\\w{extra}]"
-    behind = f"(?:(?<=[^\\W\\d_])|(?<=[{extra}]))" if marks else r"(?<=[^\W\d_])"
+@cache
+def _pattern(has_marks: bool, has_cjk: bool) -> re.Pattern[str]:
+    """Words: letters, digits, _ and marks; ``. ' ’`` between two letters; ``. ' , ;`` between two digits."""
+    extra = _marks() if has_marks else ""
+    letter, word = f"(?:[^\\W\\d_]|[{extra}])" if extra else r"[^\W\d_]", f"[\\w{extra}]"
+    behind = f"(?:(?<=[^\\W\\d_])|(?<=[{extra}]))" if extra else r"(?<=[^\W\d_])"
     if has_cjk:
         word, letter = f"(?![{_CJK}]){word}", f"(?![{_CJK}]){letter}"
     run = f"(?:{word}|{behind}['.’‘·](?={letter})|(?<=\\d)['.,;](?=\\d))"
     return re.compile(f"[{_CJK}][{_CJK}{extra}]*|{word}{run}*" if has_cjk else f"{word}{run}*")
+
+
+def _marks() -> str:
+    """Every combining mark (category M), as ranges of a character class."""
+    marks = [i for first, last in _MARK_BLOCKS for i in range(first, last) if unicodedata.category(chr(i))[0] == "M"]
+    ends = [i for i, (mark, after) in enumerate(pairwise([*marks, -1])) if after != mark + 1]
+    return "".join(
+        f"{chr(marks[a])}-{chr(marks[b])}" for a, b in zip([0, *(i + 1 for i in ends[:-1])], ends, strict=True)
+    )

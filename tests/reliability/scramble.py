@@ -1,4 +1,4 @@
-"""R7: random bytes and numbers in rows of columns, in bitmaps, ids and records of a file, with valid checksums."""
+"""R7: random bytes and numbers in rows of columns, postings, bitmaps, ids and records, with valid checksums."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from crafted_fields import WRONG, changed, places
 from crafted_files import Case, N, records_of
 
-from qvec.schema.layout import ROW
+from qvec.schema.layout import LENGTHS, POSTINGS, ROW, SEGMENT_ROWS
 from qvec.storage.store import Transaction
 
 
@@ -41,6 +41,23 @@ def scramble_column(txn: Transaction, chance: random.Random) -> str:
         content[at : at + size] = _numbers(chance, size)
         column.write(row, np.frombuffer(bytes(content), np.uint8)[None])
     return f"rows of {name}"
+
+
+def scramble_postings(txn: Transaction, chance: random.Random) -> str:
+    """Random bytes in the segments of text and sparse fields, their bitmaps and the lengths of texts."""
+    names = [name for name in txn.columns if name.split(" ")[0] in (POSTINGS, SEGMENT_ROWS, LENGTHS)]
+    if not names:
+        return "no postings"
+    name = chance.choice(sorted(names))
+    column = txn.columns[name]
+    for _ in range(chance.choice((1, 1, 2, 10))):
+        row = chance.randrange(column.n_rows)
+        content = bytearray(column.read_range(row, row + 1).tobytes())
+        at, size = chance.randrange(len(content)), chance.choice((1, 1, 2, 4, 8))
+        new = chance.randbytes(size) if chance.random() < 0.5 else _numbers(chance, size)
+        content[at : at + size] = new[: len(content) - at]
+        column.write(row, np.frombuffer(bytes(content), np.uint8)[None])
+    return f"bytes of {name}"
 
 
 def scramble_size(txn: Transaction, chance: random.Random) -> str:
@@ -82,7 +99,8 @@ def scramble_record(txn: Transaction, chance: random.Random) -> str:
 
 
 SCRAMBLES: list[Callable[[Transaction, random.Random], str]] = [
-    scramble_column, scramble_column, scramble_column, scramble_size, scramble_entry, scramble_id, scramble_record,
+    scramble_column, scramble_column, scramble_column, scramble_postings, scramble_postings, scramble_size,
+    scramble_entry, scramble_id, scramble_record,
 ]  # fmt: skip
 
 
