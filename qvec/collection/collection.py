@@ -9,12 +9,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, get_args, overload
 
 from qvec.codes.configs import CodeConfig, IndexConfig
-<<<<<<< HEAD
 from qvec.collection.reading import PRESENT, ReadableCollection
-=======
-from qvec.collection.reading import ReadableCollection
 from qvec.collection.writing import NewRows, update_payloads
->>>>>>> main
 from qvec.common.console import as_progress
 from qvec.common.errors import InputError
 from qvec.common.findings import Finding, damages
@@ -35,7 +31,7 @@ from qvec.index import Progress
 from qvec.maintenance.state_check import state_codec
 from qvec.quality.recall import MAX_EVALUATED_ROWS, OVERSAMPLES, CodeNames
 from qvec.rows.results import AddResult
-from qvec.rows.visibility import Visibility, expired_among
+from qvec.rows.visibility import Visibility
 from qvec.schema.generations import Generation, list_generations
 from qvec.schema.payloads import table_parts
 from qvec.schema.quantizer_export import Transfer
@@ -129,7 +125,10 @@ class Collection(ReadableCollection):
         """
         self._check_model(model)
         if texts is not None or vectors is None:
-            vectors, payloads = self._embedded(texts, vectors, payloads, vector)
+            from qvec.collection.embedding import rows_of_texts
+
+            both = vectors is not None or vector is not None
+            vectors, payloads = rows_of_texts(self._embedding, self.fields, None if both else texts, payloads)
         if vector is not None or id is not None:
             if ids is not None or payloads is not None:
                 raise InputError("a table brings ids and payloads itself: give vector and id, or ids and payloads")
@@ -142,11 +141,12 @@ class Collection(ReadableCollection):
             untrained = writer.is_empty
             result = rows.write(writer, on_conflict, workers, report)
             drift = self._alarm.check(txn, rows.vectors, untrained)
-            repair_due, untuned = result.replaced > 0 and writer.repair_due, outdated(txn.state)
+            replaced = result.replaced if txn.state.expires is None else len(rows.vectors)  # also rows that expired
+            repair_due, untuned = replaced > 0 and writer.repair_due, outdated(txn.state)
             lists = txn.state.index
             outgrown = isinstance(lists, ListsState) and lists.is_outgrown(txn.state.live)
         if repair_due:
-            self._maintenance.repair_index(result.replaced, workers)
+            self._maintenance.repair_index(replaced, workers)
         if outgrown and not self._store.in_transaction:
             self._maintenance.recluster(workers)
         self._alarm.announce(drift)
@@ -192,26 +192,7 @@ class Collection(ReadableCollection):
 
         Raises InputError naming the wrong value, MissingIdError, or DuplicateIdError for an id that occurs twice.
         """
-<<<<<<< HEAD
-        check_flag("merge", merge)
-        check_choice("missing", missing, get_args(Missing))
-        wanted = as_ids(ids, self._config.ids)
-        check_unique(wanted)
-        one_for_all = payloads is None or isinstance(payloads, Mapping)
-        checked = as_payloads([payloads], 1) * len(wanted) if one_for_all else as_payloads(payloads, len(wanted))
-        with self._store.write() as txn:
-            keys = id_keys(wanted)
-            rows = find_rows(txn, keys)
-            rows[expired_among(txn, rows)] = -1
-            if missing == "error":
-                refuse_missing(keys, rows, self._config)
-            found = np.flatnonzero(rows >= 0)
-            if len(found):
-                self._access.writer(txn).write_payloads(rows[found], [checked[i] for i in found], merge)
-        return len(found)
-=======
         return update_payloads(self._store, self._access, ids, payloads, merge, missing)
->>>>>>> main
 
     def delete(
         self,
@@ -700,24 +681,8 @@ class Collection(ReadableCollection):
 
         copy_to(self._store, dest)
 
-<<<<<<< HEAD
     # --- parts ---
 
-    def _embedded(self, texts: Any, vectors: Any, payloads: Any, vector: str | None) -> tuple[Any, list[Payload]]:
-        """Return the vectors of texts, and payloads with the texts."""
-        from qvec.collection.embedding import TEXT, checked_texts, no_function, with_texts
-
-        if texts is None or vectors is not None or vector is not None:
-            raise InputError("give either vectors or texts")
-        if self._embedding is None:
-            raise no_function("texts=")
-        given = checked_texts(texts, "texts")
-        names = [name for name, kind in self.fields.items() if kind == "text"]
-        held = with_texts(payloads, given, names[0] if len(names) == 1 else TEXT)
-        return self._embedding.documents(given), held
-
-=======
->>>>>>> main
     def _check_model(self, model: str | None) -> None:
         if model is not None and model != self._config.model:
             raise InputError(f"the vectors are of model {model!r}, but the collection of {self._config.model!r}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -77,6 +77,20 @@ def with_texts(payloads: object, texts: Sequence[str], key: str) -> list[Payload
             raise InputError(f"payload[{i}][{key!r}] is not the text of texts[{i}], which is stored there")
         made.append({**(payload or {}), key: text})
     return made
+
+
+def rows_of_texts(
+    embedding: Embedding | None, fields: Mapping[str, str], texts: object, payloads: object
+) -> tuple[NDArray[Any], list[Payload]]:
+    """Return the vectors of texts, and payloads with the texts. ``fields``: their types. Raises InputError."""
+    if texts is None:
+        raise InputError("give either vectors or texts")
+    if embedding is None:
+        raise no_function("texts=")
+    given = checked_texts(texts, "texts")
+    names = [name for name, kind in fields.items() if kind == "text"]
+    held = with_texts(payloads, given, names[0] if len(names) == 1 else TEXT)
+    return embedding.documents(given), held
 
 
 def is_text(query: object) -> bool:

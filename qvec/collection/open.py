@@ -352,14 +352,14 @@ def open(
     return collection
 
 
-<<<<<<< HEAD
 def _embedding(embed: Embed | None) -> Embedding | None:
     if embed is None:
         return None
     from qvec.collection.embedding import Embedding  # late: many collections have no texts
 
     return Embedding(embed)
-=======
+
+
 def _finish_erasure(store: Store, collection: Collection) -> None:
     """Continue an unfinished erasure."""
     with store.read() as snap:
@@ -368,7 +368,6 @@ def _finish_erasure(store: Store, collection: Collection) -> None:
         from qvec.maintenance.deletion import finish_erasure
 
         finish_erasure(store, collection._maintenance)
->>>>>>> main
 
 
 def _build_memory(size: int | None) -> int | None:

@@ -16,12 +16,8 @@ from qvec.maintenance.optimize import Maintenance
 from qvec.rows.access import RowAccess
 from qvec.rows.lookup import find_rows, ids_of_rows
 from qvec.rows.reader import refuse_missing
-<<<<<<< HEAD
 from qvec.rows.visibility import expired_among
-from qvec.schema.validation import id_keys
-=======
 from qvec.schema.validation import id_keys, worker_threads
->>>>>>> main
 from qvec.search.row_selection import matching_rows
 from qvec.storage.store import Store, Transaction
 
