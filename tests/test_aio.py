@@ -66,6 +66,7 @@ def test_every_call_of_a_collection_has_a_coroutine() -> None:
         "embeds_text",
         "dim",
         "fields",
+        "fusions",
         "index",
         "metric",
         "mode",

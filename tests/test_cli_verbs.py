@@ -8,6 +8,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -109,6 +110,23 @@ def test_a_verb_prints_at_most_80_characters_in_a_line(run: Run, verb: str) -> N
     assert code == 0
     assert out
     assert max(map(len, out.splitlines())) <= 80
+
+
+WRITING = ["import", "delete", "erase", "tune", "requantize", "optimize", "compact"]
+
+
+@pytest.mark.parametrize(
+    "command", [*([verb, *COMMANDS[verb]] for verb in WRITING), ["field", "drop", "s.qvec", "lang"]]
+)
+def test_a_verb_that_writes_waits_for_other_writers_as_long_as_its_timeout(run: Run, command: list[str]) -> None:
+    code, _, err = run(*command, "--timeout", "-1")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "--timeout" in err
+    with qvec.open("s.qvec") as db, ThreadPoolExecutor(1) as pool, db.transaction():
+        code, _, err = pool.submit(run, *command, "--timeout", "0.1").result()
+    assert code == 2
+    assert "is in a transaction since" in err.splitlines()[-1]
+    assert "waited 0.1 s" in err.splitlines()[-1]
 
 
 @pytest.mark.parametrize("verb", [None, *VERBS])

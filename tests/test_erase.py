@@ -14,6 +14,7 @@ import pytest
 import qvec
 from helpers.collection_model import Model, assert_hits_are_exact, assert_same_content
 from helpers.vectors import clustered
+from qvec.storage.zero_free_pages import PageEraser
 
 DIM, N = 64, 600
 GONE = list(range(100, 160))
@@ -248,3 +249,48 @@ def test_erase_refuses_bad_calls(path: Path) -> None:
                 db.erase(**nothing)  # type: ignore[arg-type]
         with qvec.open(path, "r") as reader, pytest.raises(qvec.ReadOnlyError):
             reader.erase([1])
+
+
+def test_others_write_and_read_between_the_steps_that_overwrite(
+    path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qvec.storage.zero_free_pages._STEP_SECONDS", 0.0)
+    db, model = filled(path, rng, "flat", False)
+    other, errors = qvec.open(path), []
+    stop, added = threading.Event(), []
+    step, snapshots = PageEraser.step, []
+
+    def write() -> None:
+        try:
+            while not stop.is_set():
+                added.extend(other.add(np.ones((3, DIM)), ids=range(10**6 + len(added), 10**6 + len(added) + 3)).ids)
+        except BaseException as error:
+            errors.append(error)
+
+    def step_and_read(self: PageEraser, oldest: int) -> bool:
+        if len(snapshots) < 5:
+            snapshots.append((other.snapshot(), len(snapshots)))
+        return step(self, oldest)
+
+    with db, other:
+        marks = traces(db, False, GONE)
+        names = [name_of(i, False) for i in GONE]
+        monkeypatch.setattr(PageEraser, "step", step_and_read)
+        writer = threading.Thread(target=write)
+        writer.start()
+        try:
+            assert db.erase(names) == model.delete(names)
+        finally:
+            stop.set()
+            writer.join()
+        assert errors == []
+        assert len(snapshots) == 5
+        assert added
+        assert still_there(path, marks) == []
+        for snapshot, _ in snapshots:  # begun between two steps
+            assert snapshot.verify() == []
+            assert sum(len(part.ids) for part in snapshot.scan()) == len(snapshot)
+            snapshot.close()
+        assert db.verify() == []
+        model.add(np.ones((len(added), DIM)), [int(i) for i in added], [None] * len(added))
+        assert_same_content(db, model)

@@ -165,7 +165,7 @@ def test_an_interrupted_requantize_continues(tmp_path: Path, x: Float32Array, re
     with qvec.open(tmp_path / "a") as db:
         seen: list[int] = []
         assert db.requantize(progress=lambda done, total: seen.append(done)).number == 1
-        assert min(seen) > rows
+        assert min(seen) > min(rows, N - 1)  # codes are kept; the graph is begun again
         assert (db.stats().code, db.verify()) == ("binary", [])
 
 

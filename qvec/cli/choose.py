@@ -12,6 +12,7 @@ from typing import Any
 import qvec
 from qvec.cli.evaluate import add_measuring, measuring
 from qvec.cli.output import print_json
+from qvec.cli.writing import add_timeout
 from qvec.common.console import human_bytes, print_table, print_text, progress
 from qvec.quality.choose import Choice
 from qvec.quality.combinations import HEADINGS as COMBINATION_HEADINGS
@@ -40,11 +41,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     add_measuring(parser, None)
     parser.add_argument("--apply", action="store_true", help="build what was found and make it active")
+    add_timeout(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def run(args: argparse.Namespace) -> int:
-    with qvec.open(args.store, mode="rw" if args.apply else "r") as db:
+    with qvec.open(args.store, mode="rw" if args.apply else "r", timeout=args.timeout) as db:
         with progress("measuring", "codes") as report:
             options = measuring(args) | {"max_bytes": args.max_bytes, "max_p99_ms": args.max_p99_ms}
             indexes = args.indexes if args.indexes in (None, "all", "current") else args.indexes.split(",")

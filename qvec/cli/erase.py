@@ -20,7 +20,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    with qvec.open(args.store) as db, progress("erasing", "rows") as report:
+    with qvec.open(args.store, timeout=args.timeout) as db, progress("erasing", "rows") as report:
         ids, where = as_ids(db, args.ids), as_where(args.where)
         options = {"expired": args.expired, "missing": args.missing, "threads": args.threads, "progress": report}
         erased = db.erase(ids if ids or where is None else None, where=where, **options)

@@ -6,6 +6,7 @@ import argparse
 
 import qvec
 from qvec.cli.output import print_json
+from qvec.cli.writing import add_timeout
 from qvec.common.console import print_table, progress
 from qvec.common.errors import InputError
 
@@ -17,6 +18,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "type", metavar="TYPE", nargs="?", help="for add: keyword, int, float, bool, datetime, or a list as keyword[]"
     )
+    add_timeout(parser)
     parser.add_argument("--json", action="store_true", help="print the fields as one JSON object")
 
 
@@ -24,7 +26,7 @@ def run(args: argparse.Namespace) -> int:
     wanted = {"list": 0, "drop": 1, "add": 2}[args.action]
     if sum(value is not None for value in (args.name, args.type)) != wanted:
         raise InputError(f"field {args.action} takes STORE{' NAME' * (wanted > 0)}{' TYPE' * (wanted > 1)}")
-    with qvec.open(args.store, mode="rw" if wanted else "r") as db:
+    with qvec.open(args.store, mode="rw" if wanted else "r", timeout=args.timeout) as db:
         if args.action == "add":
             with progress("indexing", "rows") as report:
                 db.add_field(args.name, args.type, progress=report)

@@ -10,6 +10,7 @@ import numpy as np
 
 import qvec
 from qvec.cli.output import print_json
+from qvec.cli.writing import add_timeout
 from qvec.common.console import print_table
 from qvec.common.errors import InputError
 from qvec.datasets import load_vectors
@@ -19,6 +20,7 @@ COLUMNS = ("number", "code", "id", "bytes", "method", "model", "created", "train
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("store", metavar="STORE", help="the store's file")
+    add_timeout(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object a line")
     act = parser.add_mutually_exclusive_group()
     act.add_argument("--export", type=int, metavar="N", help="print the trained code of generation N as JSON")
@@ -35,7 +37,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     writes = any(value is not None for value in (args.source, args.train, args.drop))
-    with qvec.open(args.store, mode="rw" if writes else "r") as db:
+    with qvec.open(args.store, mode="rw" if writes else "r", timeout=args.timeout) as db:
         if args.export is not None:
             print(db.export_calibration(args.export))
             return 0

@@ -19,6 +19,7 @@ import qvec
 from qvec.cli.codes import as_code
 from qvec.cli.output import print_json
 from qvec.cli.stdin import as_file
+from qvec.cli.writing import add_timeout
 from qvec.codes.configs import HNSW
 from qvec.common.console import human_bytes, progress
 from qvec.common.errors import InputError
@@ -72,6 +73,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="a payload field to search for words, for example body or body=english (extra: text); repeatable",
     )
     new.add_argument("--expires", metavar="FIELD", help="the datetime field with the times at which vectors expire")
+    add_timeout(parser)
     parser.add_argument("--json", action="store_true", help="print the numbers of rows as one JSON object")
     rows = parser.add_argument_group("rows")
     rows.add_argument("--dim", type=_dim, default="auto", metavar="N", help="fail unless vectors have N dimensions")
@@ -144,7 +146,8 @@ def import_rows(args: argparse.Namespace, file: Path) -> int:
 
 def _created(args: argparse.Namespace, source: Source) -> qvec.Collection:
     index = HNSW(layout="packed") if args.index == "packed" else args.index or "auto"
-    options: dict[str, Any] = {"index": index, "fields": {**source.fields, **dict(args.field), **dict(args.text_field)}}
+    fields = {**source.fields, **dict(args.field), **dict(args.text_field)}
+    options: dict[str, Any] = {"index": index, "fields": fields, "timeout": args.timeout}
     options |= {name: getattr(args, name) for name in ("originals", "model", "expires") if getattr(args, name)}
     if args.code is not None:
         options["code"] = as_code(args.code)
@@ -152,7 +155,7 @@ def _created(args: argparse.Namespace, source: Source) -> qvec.Collection:
 
 
 def _opened(args: argparse.Namespace) -> qvec.Collection:
-    db = qvec.open(args.store, mode="rw")
+    db = qvec.open(args.store, mode="rw", timeout=args.timeout)
     stats = db.stats()
     for name in NEW_STORE:
         asked, stored = getattr(args, name), getattr(stats, name)

@@ -6,6 +6,7 @@ import argparse
 
 import qvec
 from qvec.cli.output import print_json
+from qvec.cli.writing import add_timeout
 from qvec.common.console import progress
 
 
@@ -13,11 +14,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("store", metavar="STORE", help="the store's file")
     parser.add_argument("--threads", type=int, metavar="N", help="threads to use (default: 1)")
     parser.add_argument("--compact", action="store_true", help="then return free pages to the file system")
+    add_timeout(parser)
     parser.add_argument("--json", action="store_true", help="print the numbers as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
-    with qvec.open(args.store) as db:
+    with qvec.open(args.store, timeout=args.timeout) as db:
         with progress("optimizing", "rows") as report:
             released = db.optimize(threads=args.threads, progress=report)
         size = db.compact() if args.compact else None

@@ -12,6 +12,7 @@ from typing import Any
 import qvec
 from qvec.cli.codes import as_code
 from qvec.cli.output import print_json
+from qvec.cli.writing import add_timeout
 from qvec.common.console import progress
 from qvec.common.errors import InputError
 
@@ -25,13 +26,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--relink", choices=RELINK, default="auto", help="build a new graph (default: if needed)")
     parser.add_argument("--rollback", type=int, metavar="N", help="make generation N active again")
     parser.add_argument("--threads", type=int, metavar="N", help="threads to use (default: one for each core)")
+    add_timeout(parser)
     parser.add_argument("--json", action="store_true", help="print the active generation as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
     if args.rollback is not None and (args.code is not None or args.generation is not None):
         raise InputError("--rollback goes without CODE and --generation")
-    with qvec.open(args.store) as db, progress("requantizing", "rows") as report:
+    with qvec.open(args.store, timeout=args.timeout) as db, progress("requantizing", "rows") as report:
         if args.rollback is not None:
             made = db.rollback(args.rollback, threads=args.threads, progress=report)
         else:

@@ -26,7 +26,7 @@ from qvec.datasets import load_vectors
 from qvec.search.explain import Explanation
 
 BATCH = 1024  # queries of one call: the first answers of a long file are printed at once
-OPTIONS = ("k", "max_distance", "offset", "ef", "nprobe", "oversample", "recall", "exact", "threads")
+OPTIONS = ("k", "max_distance", "offset", "ef", "nprobe", "oversample", "recall", "exact", "threads", "timeout")
 PAYLOAD_WIDTH = 200  # characters of a payload that are considered; the table truncates them
 
 
@@ -73,6 +73,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--recall", type=float, metavar="R", help="share of the true neighbors to find (see qvec tune)")
     parser.add_argument("--exact", action="store_true", help="compare with every stored vector, in float32")
     parser.add_argument("--threads", type=int, metavar="N", help="threads to use (default: one for each core)")
+    parser.add_argument("--timeout", type=float, metavar="S", help=f"seconds that {BATCH} queries may take at most")
     parser.add_argument("--explain", action="store_true", help="also print how hits were found: counts and times")
     parser.add_argument("--json", action="store_true", help="print one JSON object for each query, a line each")
 

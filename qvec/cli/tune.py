@@ -8,6 +8,7 @@ from pathlib import Path
 
 import qvec
 from qvec.cli.output import print_json
+from qvec.cli.writing import add_timeout
 from qvec.common.console import print_table, progress
 from qvec.datasets import load_vectors
 
@@ -18,12 +19,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--key", metavar="NAME", help="array of an .npz or .hdf5 file (for example: test)")
     parser.add_argument("-k", type=int, nargs="+", default=[10, 100], metavar="N", help="neighbors (default: 10 100)")
     parser.add_argument("-n", type=int, default=1000, metavar="N", help="queries to measure with (default: 1000)")
+    add_timeout(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object for each curve, a line each")
 
 
 def run(args: argparse.Namespace) -> int:
     queries = None if args.queries is None else load_vectors(args.queries, args.key)
-    with qvec.open(args.store) as db, progress("measuring", "curves") as report:
+    with qvec.open(args.store, timeout=args.timeout) as db, progress("measuring", "curves") as report:
         curves = db.tune(queries, ks=args.k, n=args.n, progress=report)
     for curve in curves.curves:
         if args.json:

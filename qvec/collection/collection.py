@@ -58,7 +58,7 @@ if TYPE_CHECKING:  # imported by the calls that need them, to keep `import qvec`
     from qvec.quality.fusion_tuning import FusionChoice
     from qvec.quality.relevance_report import RelevanceReport
     from qvec.quality.report import Report
-    from qvec.schema.fusion import Measure
+    from qvec.schema.fusion import Measure, TunedFusion
     from qvec.search.fusion import Fusion
     from qvec.text.options import Sparse, Text
 
@@ -573,6 +573,13 @@ class Collection(ReadableCollection):
             with self._store.write() as txn:
                 store_fusion(txn, choice.tuned)
         return choice
+
+    @property
+    def fusions(self) -> tuple[TunedFusion, ...]:
+        """What :meth:`tune_fusion` has stored: the defaults of searches, one for each set of inputs."""
+        with self._store.read() as snap:
+            fusions: tuple[TunedFusion, ...] = snap.state.fusions
+            return fusions
 
     def drift(self) -> Drift:
         """Report whether recently added vectors still resemble the sample that the active quantizer was trained on.

@@ -13,7 +13,7 @@ from qvec.index.flat import FlatIndex
 from qvec.index.graph import GraphShape
 from qvec.index.graph_codes import linking_codes
 from qvec.index.graph_duplicates import isolated_duplicates
-from qvec.index.graph_nodes import pack_nodes
+from qvec.index.graph_nodes import pack_new_nodes, pack_nodes
 from qvec.index.hnsw import HNSWIndex
 from qvec.schema.state import State
 
@@ -29,6 +29,7 @@ __all__ = [
     "linking_codes",
     "load_index",
     "make_index",
+    "pack_new_nodes",
     "pack_nodes",
 ]
 

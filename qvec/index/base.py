@@ -38,7 +38,7 @@ class IndexInput:
     ``codes``: the codes that score rows. ``vectors``: reads the vectors; an index that is built from codes does not
     need them. Deleted rows can be reused for other vectors when the index no longer refers to them. ``checkpoint``:
     given if readers see none of the rows and nothing of the index yet; it publishes the columns, if they have changed
-    much, and releases the memory of the changes. ``workspace``: of a build.
+    much, and releases the memory of the changes. ``workspace``: of a build. ``lists_only``: packed nodes are not built.
     """
 
     columns: Mapping[str, Column]
@@ -47,6 +47,7 @@ class IndexInput:
     vectors: VectorReader | None = None
     checkpoint: Callable[[], object] | None = None
     workspace: Workspace = DEFAULT_WORKSPACE
+    lists_only: bool = False
 
     def read_vectors(self, rows: NDArray[Any]) -> Float32Array:
         """Return the vectors of the rows, float32 [n, dim]."""

@@ -42,6 +42,7 @@ DEFERRING_BATCH_ROWS = 8  # adds of up to this many rows defer reverse edges: ea
 IMMEDIATE_REVERSE_EDGES = 8  # not deferred, for each row of such an add
 LISTS_PER_ROW = 128  # a sweep visits this many lists for each added row ...
 MAX_STEPS_PER_SWEEP = 512  # ... or more, so that it ends after this many adds of one row
+LISTS_PER_THREAD = 2048  # a sweep of fewer lists takes less time than the start of another thread
 ROWS_PER_SWEEP_STEP = 4  # the steps of this many adds of one row are taken together
 
 
@@ -131,7 +132,7 @@ class GraphBuild:
         vars(graph).update(vars(Graph(len(live), 0, root, entries, len(live))))
         with thread_pool(self.threads) as pool:
             graph_nodes.pack_new_nodes(data, live.astype(np.uint32), self.threads, pool)
-        if NODES in data.columns:
+        if NODES in data.columns and not data.lists_only:
             data.columns[NODES].resize(data.n)
         for name in (LINKED, REMOVING):  # after the last checkpoint: the next add relies on them
             if name in data.columns:
@@ -221,4 +222,5 @@ class GraphBuild:
         if len(rows):
             linker.pending(rows, first, stop)
             linker.group()
-            run_on_threads(linker.link_in, self.threads, pool)
+            threads = min(self.threads, max(1, (stop - first) // LISTS_PER_THREAD))
+            run_on_threads(linker.link_in, threads, pool)

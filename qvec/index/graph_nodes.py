@@ -37,7 +37,7 @@ def node_column(codec: Codec, degree: int) -> ColumnSpec:
 def update_nodes(data: IndexInput, changer: Linker | GraphRepair, threads: int, pool: ThreadPoolExecutor) -> None:
     """Rebuild the nodes whose lists ``changer`` has changed. Does nothing if the graph has no nodes."""
     nodes = data.columns.get(NODES)
-    if nodes is not None:
+    if nodes is not None and not data.lists_only:
         nodes.resize(data.n)
         pack_nodes(data.codes, data.columns[ADJACENCY], nodes, changer.changed, data.n, threads, pool)
 
@@ -48,7 +48,7 @@ def pack_new_nodes(data: IndexInput, rows: Rows, threads: int, pool: ThreadPoolE
     The column grows with the nodes: a checkpoint writes all blocks that it has.
     """
     nodes = data.columns.get(NODES)
-    if nodes is None:
+    if nodes is None or data.lists_only:
         return
     for start in range(0, len(rows), NODES_PER_STEP):
         part = rows[start : start + NODES_PER_STEP]

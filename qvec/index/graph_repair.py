@@ -72,7 +72,7 @@ class Repair:
             for i in range(0, len(rows), LISTS_PER_STEP):
                 step = rows[i : i + LISTS_PER_STEP]
                 repair.begin(step)
-                run_on_threads(repair.relink, min(self.threads, (len(step) + 3) // 4), pool)
+                run_on_threads(repair.relink, min(self.threads, (len(step) + 15) // 16), pool)
                 repair.reparent_children()
             graph_nodes.update_nodes(self.data, repair, self.threads, pool)
 

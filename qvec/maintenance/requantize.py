@@ -11,7 +11,7 @@ rows that were added since.
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -22,7 +22,8 @@ from qvec.codes.adapters import Adapter
 from qvec.codes.configs import CodeConfig, IndexConfig
 from qvec.codes.registry import make_config
 from qvec.common.errors import InputError
-from qvec.index import FlatIndex, Index, IndexInput, Progress, isolated_duplicates, linking_codes, load_index
+from qvec.index import FlatIndex, IndexInput, Progress, isolated_duplicates, linking_codes, load_index
+from qvec.maintenance.index_aside import IndexAside, index_names, index_of, lacks_index
 from qvec.quality.drift import store_reference
 from qvec.quality.recall import recall
 from qvec.rows.originals import check_trained, originals_of, sample_originals
@@ -41,13 +42,10 @@ from qvec.schema.generations import (
 from qvec.schema.layout import (
     CODES,
     DRIFT,
-    INDEX_COLUMNS,
     NODES,
     QUANTIZER,
     VECTORS,
     active_columns,
-    column_in_memory,
-    copy_rows,
     wide_column,
 )
 from qvec.schema.quantizers import QuantizerLoader, Trained, train_code
@@ -56,6 +54,7 @@ from qvec.search.engine import Engine
 from qvec.storage.store import Snapshot, Store, Transaction
 
 CODED_ROWS, CODED_VALUES = 8192, 1 << 23  # rows coded by one transaction, and values of their vectors, at most
+LINKED_ROWS, LINKED_VALUES = 2048, 1 << 20  # rows linked by one transaction, and values of their vectors, at most
 PROBES = 256  # queries that decide whether a new graph is built
 PROBE_K, PROBE_EF = 10, 128
 MIN_AGREEMENT = 0.95  # a graph fits codes if walks find at least this share of what scans find
@@ -93,7 +92,7 @@ class GenerationManager:
         """Build a generation of a code with another index, or continue one, and activate it; returns its number.
 
         Codes are made in bounded transactions. The index is built in memory, from a snapshot, without the write lock,
-        and then stored in one transaction.
+        and then stored in bounded transactions.
         """
         number = self._begin_rebuild(code, index)
         self._finish(number, threads, progress)
@@ -285,15 +284,15 @@ class GenerationManager:
                 return True
             n, pending = txn.state.n, pending_generation(txn.state, number)
             pending = replace(pending, built=self._code_rows(txn, pending))
-            waits = pending.relink == "auto" or _is_built_aside(txn.state, pending)
+            waits = pending.relink == "auto" or lacks_index(self.config, txn.state, pending)
             done = pending.built.rows == n and not waits
             if done and pending.relink:
                 built, done = self._link(txn, pending, threads)
                 pending = replace(pending, built=built)
             txn.state = replace(txn.state, pending=pending)
-            steps, total = pending.built.rows, n
-            if pending.built.index is not None:
-                steps, total = steps + pending.built.indexed_rows, 2 * total
+            steps, total = pending.built.rows + pending.built.indexed_rows, n
+            if pending.built.index is not None or lacks_index(self.config, txn.state, pending):
+                total = 2 * n
             if done:
                 txn.state = activate_pending(txn.state)
         if progress is not None:
@@ -314,20 +313,17 @@ class GenerationManager:
 
     def _link(self, txn: Transaction, pending: PendingGeneration, threads: int) -> tuple[InactiveCodes, bool]:
         """Link the next rows into the generation's own graph, if it has one. The second result is whether all rows are
-        linked.
-
-        Steps grow with the graph. Each step rewrites most of the graph, so all steps together rewrite a few times its
-        size.
+        linked. These rows were added after the index was built (:mod:`qvec.maintenance.index_aside`).
         """
         built, n = pending.built, txn.state.n
-        index = self._index_of(built, txn.state)
+        index = index_of(self.config, built, txn.state)
         if built.index is None and not index.built_from_codes:  # the index serves any codes
             return built, True
         codes = self.quantizers.load(txn, pending.number)
         specs = index.columns(codes)
         names = dict(built.column_names)
         if built.index is None:
-            names |= _index_names(txn, specs, pending.number)
+            names |= index_names(txn, specs, pending.number)
         for name, spec in specs.items():
             if (stored := names.get(name, name)) not in txn.columns:
                 txn.add_column(stored, replace(spec, generation=pending.number))
@@ -336,7 +332,7 @@ class GenerationManager:
         reader = originals_of(txn, self.quantizers)
         data = IndexInput(columns, linked_by, n, reader, workspace=self.quantizers.workspace)
         start = built.indexed_rows
-        stop = min(n, start + max(CODED_ROWS, start // 2))
+        stop = min(n, start + max(1, min(LINKED_ROWS, LINKED_VALUES // self.config.dim)))
         rows = data.live[slice(*np.searchsorted(data.live, (start, stop)))].astype(np.uint32)
         state = index.empty if built.index is None else built.index
         if len(rows) or built.index is None:
@@ -345,37 +341,16 @@ class GenerationManager:
             state = index.drop(data, state, rows_in(data.deleted).astype(np.uint32), threads)
         return InactiveCodes(built.rows, names, state, stop, built.own_index), stop == n
 
-    def _index_of(self, built: InactiveCodes, state: State) -> Index:
-        """The index of a generation that is being built."""
-        return index_for(self.config, replace(state, own_index=built.own_index, index=built.index or state.index))
-
     def _build_aside(self, number: int, threads: int, progress: Progress | None) -> None:
-        """Build the index of a pending generation, if it is to have another one, in memory; then store it."""
+        """Build the index of a pending generation, if it lacks one and nearly all of its rows have codes."""
         with self.store.read() as snap:
             state: State = snap.state
             pending = state.pending
-            if pending is None or pending.number != number or not _is_built_aside(state, pending):
+            if pending is None or pending.number != number or not lacks_index(self.config, state, pending):
                 return
             if pending.built.rows < state.n - CODED_ROWS:
                 return
-            index, codes = self._index_of(pending.built, state), self.quantizers.load(snap, number)
-            names = {**pending.built.column_names, **_index_names(snap, (), number)}
-            columns = active_columns(snap.columns, {**state.column_names, **names})
-            own = {name: column_in_memory(name, spec) for name, spec in index.columns(codes).items()}
-            columns |= own
-            n, linked_by = pending.built.rows, linking_codes(self.quantizers.pair(codes, columns), columns)
-            data = IndexInput(columns, linked_by, n, originals_of(snap, self.quantizers))
-            made = index.extend(data, index.empty, data.live.astype(np.uint32), threads, progress)
-        with self.store.write() as txn:
-            again = txn.state.pending
-            if again is None or again.number != number or again.built != pending.built:
-                return  # another process has gone on with it
-            names = {**pending.built.column_names, **_index_names(txn, own, number)}
-            for name, spec in index.columns(codes).items():
-                column = txn.add_column(names[name], replace(spec, generation=number))
-                copy_rows(own[name], column)
-            built = InactiveCodes(pending.built.rows, names, made, n, pending.built.own_index)
-            txn.state = replace(txn.state, pending=replace(again, built=built))
+        IndexAside(self.store, self.quantizers, number, threads).run(progress)
 
     def _has_isolated_duplicates(self, snap: Snapshot) -> bool:
         """Whether :func:`qvec.index.isolated_duplicates` finds rows in the active graph."""
@@ -403,18 +378,6 @@ class GenerationManager:
             for by in (index, FlatIndex())
         )
         return float(recall(walked, scanned).mean())  # by distance: a walk may find another row with an equal code
-
-
-def _is_built_aside(state: State, pending: PendingGeneration) -> bool:
-    """Whether the generation gets another index than the active one, which is not built yet."""
-    built = pending.built
-    return state.n > 0 and built.own_index not in (None, state.own_index) and built.index is None
-
-
-def _index_names(reading: Snapshot, own: Container[str], number: int) -> dict[str, str]:
-    """The stored names of the index columns of a generation that has its ``own``; the others are hidden from it."""
-    names = {name: column_key_name(name, number) for name in INDEX_COLUMNS if name in own}
-    return names | {name: "" for name in INDEX_COLUMNS if name not in own and name in reading.columns}
 
 
 def _code_column(txn: Transaction, number: int, code_size: int) -> str:

@@ -329,13 +329,13 @@ class Writer:
         """Make live rows, given with the keys of their ids, invisible, also to the index."""
         mark(self.columns[DELETED], rows, True)
         self.txn.delete_ids(keys)
+        rows = np.sort(rows)
         records = self._delete_records(rows)
-        deleted = np.sort(rows).astype(np.uint32)
-        index = self.index().drop(self.index_input(), self.state.index, deleted, threads)
+        index = self.index().drop(self.index_input(), self.state.index, rows.astype(np.uint32), threads)
         self.change(live=self.state.live - len(rows), records=self.state.records - records, index=index)
 
     def _delete_records(self, rows: NDArray[np.int64]) -> int:
-        """Delete the records of rows. Returns how many rows had a record."""
+        """Delete the records of rows, ascending. Returns how many rows had a record."""
         deleted, payloads = [], []
         for row in rows.tolist() if self.state.records else ():
             record = read_record(self.txn, row)

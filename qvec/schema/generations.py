@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 
 from qvec.codes.configs import code_name
 from qvec.common.errors import InputError
-from qvec.schema.layout import CODES, QUANTIZER, VECTORS
+from qvec.schema.layout import CODES, INDEX_COLUMNS, QUANTIZER, VECTORS
 from qvec.schema.quantizers import Trained
 from qvec.schema.state import MAX_GENERATIONS, GenerationRecord, InactiveCodes, PendingGeneration, State
 from qvec.storage.store import Transaction
@@ -64,10 +64,7 @@ class Generation:
 
 def register(txn: Transaction, trained: Trained) -> int:
     """Store a quantizer as a new generation without codes. Returns the number of the generation."""
-    state: State = txn.state
-    quantizer, number = trained.quantizer, state.next_generation
-    if number >= MAX_GENERATIONS:
-        raise InputError(f"the collection has had {number} generations; the limit is {MAX_GENERATIONS}")
+    quantizer, number = trained.quantizer, reserve_number(txn)
     txn.put_record(QUANTIZER, number, quantizer.state())
     record = GenerationRecord(
         number=number,
@@ -78,7 +75,17 @@ def register(txn: Transaction, trained: Trained) -> int:
         created=trained.created or datetime.now(UTC).isoformat(timespec="seconds"),
         n_samples=trained.n_samples,
     )
-    txn.state = replace(state, next_generation=number + 1, generations=(*state.generations, record))
+    txn.state = replace(txn.state, generations=(*txn.state.generations, record))
+    return number
+
+
+def reserve_number(txn: Transaction) -> int:
+    """Return a number that no generation and no column of one has had."""
+    state: State = txn.state
+    number = state.next_generation
+    if number >= MAX_GENERATIONS:
+        raise InputError(f"the collection has had {number} generations; the limit is {MAX_GENERATIONS}")
+    txn.state = replace(state, next_generation=number + 1)
     return number
 
 
@@ -184,6 +191,7 @@ def discard_pending(txn: Transaction) -> None:
     txn.state = replace(txn.state, pending=None)
     if pending is not None and not txn.state.generation(pending.number).inactive.rows:
         drop_columns(txn, pending.built.column_names)
+    drop_unused_index_columns(txn)
 
 
 def discard_codes_from(txn: Transaction, row: int) -> None:
@@ -200,11 +208,23 @@ def discard_codes(txn: Transaction, record: GenerationRecord) -> None:
     drop_columns(txn, record.inactive.column_names)
 
 
+def drop_unused_index_columns(txn: Transaction) -> None:
+    """Remove the columns of an index that was being stored (:mod:`qvec.maintenance.index_aside`)."""
+    used = {stored for names in _names_in_use(txn.state) for stored in names.values()}
+    for stored in [name for name in txn.columns if "." in name and name not in used]:
+        if stored.partition(".")[0] in INDEX_COLUMNS:
+            txn.drop_column(stored)
+
+
+def _names_in_use(state: State) -> list[Names]:
+    """The column names of all generations that have columns."""
+    used = [state.column_names, *(r.inactive.column_names for r in state.generations if r.inactive.rows)]
+    return used if state.pending is None else [*used, state.pending.built.column_names]
+
+
 def drop_columns(txn: Transaction, names: Names) -> None:
     """Remove the columns of discarded codes, except columns that another generation uses."""
-    state: State = txn.state
-    used = [state.column_names, *(r.inactive.column_names for r in state.generations if r.inactive.rows)]
-    used += [] if state.pending is None else [state.pending.built.column_names]
+    used = _names_in_use(txn.state)
     own_names = {stored.partition(".")[0] for stored in txn.columns}
     in_use = {other.get(name, name) for other in used for name in own_names}
     in_use |= {stored for other in used for stored in other.values()}  # f32 codes that serve as originals

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
@@ -48,6 +49,31 @@ class Owner(NamedTuple):
     def has_ended(self) -> bool:
         """Whether the thread has ended."""
         return self.thread() is None
+
+    @contextlib.contextmanager
+    def watched(self, on_end: Callable[[], object]) -> Iterator[None]:
+        """Call ``on_end`` in this owner's thread if the task or the thread ends before the ``with`` block does.
+
+        A block may outlive its owner: another object may hold the generator or the context manager that contains it.
+        ``on_end`` must not call :func:`current`, because the thread's own data is gone by then.
+        """
+        process = os.getpid()
+
+        def ended(_: object) -> None:
+            if os.getpid() == process and not sys.is_finalizing():  # a fork ends the other threads of the child
+                on_end()
+
+        own, task = self.thread(), self.task
+        watch = None if own is None else weakref.ref(own, ended)
+        del own
+        if task is not None:
+            task.add_done_callback(ended)
+        try:
+            yield
+        finally:
+            if task is not None:
+                task.remove_done_callback(ended)
+            del watch
 
     def __str__(self) -> str:
         own = self.thread()

@@ -10,6 +10,7 @@ import importlib
 import os
 import stat
 import struct
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -89,12 +90,13 @@ class Node:
     """A node of a branch page has a key and a child page. A node of a leaf page has a key and a value.
 
     ``page``: the child page, or the first page of a value on overflow pages; 0 for other values. ``size``: the number
-    of bytes of a value on overflow pages.
+    of bytes of a value. ``at``: position of the value in the page if it is not on overflow pages.
     """
 
     key: bytes
     page: int
     size: int = 0
+    at: int = 0
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,27 @@ class Pages:
         tree."""
         newest = max((_read_meta(self.fd, i * self.psize) for i in (0, 1)), key=lambda meta: meta.txn_id)
         return newest.free_root, newest.main_root
+
+    def last_page(self) -> int:
+        """Return the highest page that a commit has used."""
+        return max((_read_meta(self.fd, i * self.psize) for i in (0, 1)), key=lambda meta: meta.txn_id).last_page
+
+    def free_lists(self, root: int) -> Iterator[tuple[int, list[int]]]:
+        """Yield transaction ids and the pages that each transaction freed and that are still free.
+
+        ``root``: of the tree of free pages. Its values are 64-bit numbers: their count, then the pages.
+        """
+        waiting = [] if root == NO_PAGE else [root]
+        while waiting:
+            page, data = self.tree_page(waiting.pop())
+            if page.is_branch:
+                waiting += [node.page for node in page.nodes]
+                continue
+            for node in page.nodes:
+                start = node.page * self.psize + PAGE_HEADER
+                value = os.pread(self.fd, node.size, start) if node.page else data[node.at : node.at + node.size]
+                numbers = memoryview(value[: len(value) // 8 * 8]).cast("Q")
+                yield int.from_bytes(node.key, sys.byteorder), numbers[1 : numbers[0] + 1].tolist()
 
     def tree_page(self, number: int) -> tuple[TreePage, bytes]:
         """Return a page of a tree and its bytes. Raises CorruptError if it is no page of a tree."""
@@ -170,7 +193,7 @@ def _nodes(page: bytes, lower: int, branch: bool) -> Iterator[Node]:
             (first,) = struct.unpack_from("<Q", page, data)
             yield Node(key, first, low | middle << 16)
         else:
-            yield Node(key, 0)
+            yield Node(key, 0, low | middle << 16, data)
 
 
 def structure_problems(path: str) -> list[str]:

@@ -253,15 +253,26 @@ class Store(OpenFile):
         with self.write(activity="is in a transaction") as txn, owner.inside(block):
             self.joined, self._block, txn.is_block = txn, block, True
             try:
-                yield
+                with txn.owner.watched(lambda: self._undo(txn)):
+                    yield
                 txn.check_whole()
                 if self._inner:
                     raise AbortedError("the transaction was undone, because it ended before a block inside it")
             finally:
-                self._orphans.update(self._inner)
-                self._inner.clear()
-                self.joined = self._block = None
-                txn.derived.clear()
+                self._leave_block(txn)
+
+    def _leave_block(self, txn: Transaction) -> None:
+        """End the block of a transaction. Another transaction may have begun since, if this one was undone before."""
+        if self.joined is txn:
+            self._orphans.update(self._inner)
+            self._inner.clear()
+            self.joined = self._block = None
+        txn.derived.clear()
+
+    def _undo(self, txn: Transaction) -> None:
+        """Undo a transaction whose task or thread has ended, so that the next writer can write."""
+        self._leave_block(txn)
+        txn.abort()
 
     @contextlib.contextmanager
     def _inner_block(self, txn: Transaction) -> Iterator[None]:

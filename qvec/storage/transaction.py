@@ -178,8 +178,12 @@ class Transaction(Snapshot):
         self._run(lambda txn: put(txn, pairs, self.view.record_sums))
 
     def delete_ids(self, ids: Sequence[bytes]) -> None:
-        """Delete ids. Ids that are not stored are ignored."""
-        wanted = [(id_key(name, i), None) for i, name in enumerate(ids)]
+        """Delete ids. Ids that are not stored are ignored.
+
+        They are deleted in the order of their keys: a page that becomes empty is used again for a copy of the next
+        one, so that the transaction needs few pages. In another order it would copy all pages before one is empty.
+        """
+        wanted = [(key, None) for key in sorted(id_key(name, i) for i, name in enumerate(ids))]
         self._run(lambda txn: operations.put_or_delete(txn, wanted, self.view.record_sums))
 
     def clear(self, name: str) -> None:
@@ -244,7 +248,7 @@ class Transaction(Snapshot):
         """Undo everything. Ending twice, or ending the parent's transaction in a forked child, has no effect."""
         if self.txn is None or self.epoch != fork_epoch():
             return
-        if not self.owner.is_running_here and not self.owner.has_ended:
+        if not self.owner.has_ended and not self.owner.is_running_here:
             raise InputError("a write transaction must be ended by the thread that began it")
         self.live().abort()
         self.txn = None

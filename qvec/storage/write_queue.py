@@ -32,7 +32,8 @@ ACTIVITIES = (
 )  # fmt: skip
 _EPOCH = 1_767_225_600  # 2026-01-01; times are stored in quarters of a second
 _TIME_BITS, _PID_BITS = 33, 22
-_MIN_PAUSE, _MAX_PAUSE = 50e-6, 2e-3  # seconds between two checks of the earlier tickets
+_MIN_PAUSE, _MAX_PAUSE = 50e-6, 2e-3  # seconds between two checks of the preceding ticket
+_FAR_PAUSE = 16e-3  # at most, between two checks of several earlier tickets
 
 
 @dataclass(eq=False)
@@ -182,8 +183,11 @@ class WriteQueue:
         finally:
             byte_locks.unlock(fd, _TICKET_MUTEX)
         pause = _MIN_PAUSE
-        while byte_locks.find(fd, _TICKETS, ticket) is not None:
-            pause = self._sleep(pause, deadline, timeout)
+        while ahead := _count_ahead(fd, ticket):
+            if ahead > 1:
+                self._sleep(min(_MAX_PAUSE * ahead / 2, _FAR_PAUSE), deadline, timeout)
+            else:
+                pause = self._sleep(pause, deadline, timeout)
         me.since = time.time()
         byte_locks.exclude(fd, _WRITER_RECORD + _record(me.activity))
 
@@ -236,6 +240,14 @@ class WriteQueue:
         size = 1 << (_TIME_BITS + _PID_BITS)
         start = _JOB_RECORDS + ACTIVITIES.index(activity) * size
         return start, start + size
+
+
+def _count_ahead(fd: int, ticket: int) -> int:
+    """Return 0 if no earlier ticket is locked, else the distance to the first one, rounded up to a power of two."""
+    ahead = 0
+    while byte_locks.find(fd, _TICKETS, ticket - ahead) is not None:
+        ahead = max(1, 2 * ahead)
+    return ahead
 
 
 def _record(activity: str) -> int:

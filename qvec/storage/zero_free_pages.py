@@ -9,10 +9,10 @@ Branch pages may contain deleted keys. All entries below such a key are deleted 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 
 from qvec.common.errors import CorruptError, LockedError
 from qvec.storage import keys
@@ -21,6 +21,7 @@ from qvec.storage.pages import NO_PAGE, PAGE_HEADER, Pages
 from qvec.storage.store import Store, Transaction
 
 _PAGES_PER_WRITE = 256
+_STEP_SECONDS = 0.5  # one step holds the write lock this long
 WRITES = "has it open for writing, and its buffers may have deleted data"
 _MAX_ROUNDS = 16  # attempts to rewrite branch pages; usually one suffices
 
@@ -30,9 +31,11 @@ KeyRange = tuple[bytes, bytes | None]
 def zero_free_pages(store: Store, patience: float) -> int:
     """Overwrite all bytes with zeros that do not belong to the last commit. Returns how many were not zero before.
 
-    Searches of this process wait. Raises LockedError if a snapshot of this process stays open. Raises LockedError if,
-    for longer than ``patience`` seconds, another process has a snapshot of an earlier commit or has the file open for
-    writing.
+    The trees of a commit are read in a snapshot, without the write lock. Free pages are then overwritten in steps that
+    hold the lock for a short time, because a writer may use these pages.
+
+    Raises LockedError if a snapshot of this process stays open. Raises LockedError if, for longer than ``patience``
+    seconds, another process has a snapshot of an earlier commit or has the file open for writing.
     """
     env = store.env
     env.pair.wait_for_others(patience, WRITES, env.pair.is_only_writer)
@@ -42,24 +45,32 @@ def zero_free_pages(store: Store, patience: float) -> int:
     _rewrite_branches(store, pages)
     with store.write():
         pass  # both meta pages now belong to commits that use no older pages
-    deadline = time.monotonic() + patience
-    while (done := _zeroed(store, pages, last=time.monotonic() >= deadline)) is None:
-        time.sleep(PAUSE_FOR_OTHERS)
-    return done
+    with contextlib.ExitStack() as stack:
+        with store.exclusive("erases"):
+            snap = stack.enter_context(store.read())
+            eraser = PageEraser(pages, snap.view.txn_id)
+        eraser.read_trees()
+        _zero_in_steps(store, eraser, patience)
+    os.fsync(env.pair.data_fd)
+    return eraser.done
 
 
-def _zeroed(store: Store, pages: Pages, last: bool) -> int | None:
-    """Zero the pages. If another process prevents this, return None or, at the last attempt, raise LockedError."""
-    env = store.env
-    with store.exclusive("erases"), env.exclusive_map():
-        newest = env.lmdb.info()["last_txnid"]
-        behind = sum(commit < newest for commit in env.reader_commits())
-        if env.pair.is_only_writer() and not behind:
-            return PageEraser(pages).run()
-        if last:
-            what = f"reads {behind} earlier commits" if behind else WRITES
+def _zero_in_steps(store: Store, eraser: PageEraser, patience: float) -> None:
+    """Zero the pages, also those that earlier snapshots use, when these have ended."""
+    env, deadline = store.env, time.monotonic() + patience
+    while True:
+        with store.exclusive("erases"):
+            if is_only_writer := env.pair.is_only_writer():
+                earlier = [commit for commit in env.reader_commits() if commit < eraser.commit]
+                ended = eraser.step(min(earlier, default=eraser.commit))
+                if ended and not earlier:
+                    return
+        if is_only_writer and not ended:
+            continue
+        if time.monotonic() >= deadline:
+            what = f"reads {len(earlier)} earlier commits" if is_only_writer else WRITES
             raise LockedError(f"{store.path}: another process {what}{users_of(env.pair.data_fd)}")
-    return None
+        time.sleep(PAUSE_FOR_OTHERS)
 
 
 # --- keys in branch pages ---
@@ -98,68 +109,119 @@ def _branch_keys(pages: Pages, root: int, span: KeyRange) -> Iterator[tuple[byte
 # --- pages ---
 
 
-@dataclass
 class PageEraser:
-    """Zeroes unused bytes of a file. The caller excludes writers, and readers of older commits."""
+    """Zeroes unused bytes of a file.
 
-    pages: Pages
+    ``commit``: the last commit when this object was created. A snapshot of it is open until the eraser has ended, so
+    that its pages do not change. ``done``: how many bytes were not zero before.
+    """
 
-    def run(self) -> int:
-        """Zero all unused bytes. Returns how many were not zero."""
-        fd, psize = self.pages.fd, self.pages.psize
-        used = bytearray(-(-os.fstat(fd).st_size // psize))
-        used[:2] = b"\1\1"
-        done = sum(self._walk(root, used) for root in self.pages.roots() if root != NO_PAGE)
-        for first, stop in _unused_runs(used):
-            done += self._zero(first * psize, stop * psize)
-        os.fsync(fd)
-        return done
+    def __init__(self, pages: Pages, commit: int) -> None:
+        """The caller excludes writers during this call."""
+        self.pages, self.commit, self.done = pages, commit, 0
+        self._roots, self._last = pages.roots(), pages.last_page()
+        self._used = bytearray(self._last + 1)  # by the commit
+        self._used[:2] = b"\1\1"
+        self._zeroed = bytearray(self._last + 1)
+        self._lost = bytearray()  # pages that are neither used nor free
 
-    def _walk(self, root: int, used: bytearray) -> int:
-        """Mark the pages of a tree as used, and zero the gaps in these pages. Returns how many bytes were not zero."""
+    def read_trees(self) -> None:
+        """Find the pages that the commit uses, and zero the gaps in them. Writers may commit meanwhile."""
+        for root in self._roots:
+            self._walk(root, self._used, None)
+        self._lost = bytearray(1 - used for used in self._used)
+        for _, free in self.pages.free_lists(self._roots[0]):
+            for page in free:
+                if page < len(self._lost):
+                    self._lost[page] = 0
+
+    def step(self, oldest: int) -> bool:
+        """Zero free pages for half a second. Returns whether no others are left.
+
+        ``oldest``: the oldest commit that a snapshot reads. Pages that later commits freed are not touched. The caller
+        excludes writers.
+        """
+        stop = time.monotonic() + _STEP_SECONDS
+        roots, last = self.pages.roots(), self.pages.last_page()
+        changed = bytearray(last + 1)
+        for root in roots:
+            self._walk(root, changed, self._used)
+        self._zero_lost(last)
+        for freed_by, free in self.pages.free_lists(roots[0]):
+            if freed_by > oldest:
+                continue
+            for first, end in _runs(page for page in free if not self._is_zeroed(page)):
+                if any(self._used[first:end]) or any(changed[first:end]):
+                    raise CorruptError(f"LMDB's pages {first} to {end - 1} are free and in use")
+                self._zero(first * self.pages.psize, end * self.pages.psize)
+                self._zeroed[first:end] = b"\1" * (end - first)
+                if time.monotonic() > stop:
+                    return False
+        return True
+
+    def _is_zeroed(self, page: int) -> bool:
+        if page >= len(self._zeroed):
+            self._zeroed.extend(bytes(page + 1 - len(self._zeroed)))
+        return bool(self._zeroed[page])
+
+    def _zero_lost(self, last: int) -> None:
+        """Zero pages that no commit can use, and what an undone transaction has left behind the last page."""
+        psize = self.pages.psize
+        for first, end in _runs(i for i, lost in enumerate(self._lost) if lost):
+            self._zero(first * psize, end * psize)
+        self._lost = bytearray()
+        self._zero((last + 1) * psize, os.fstat(self.pages.fd).st_size)
+
+    def _walk(self, root: int, used: bytearray, before: bytearray | None) -> None:
+        """Mark the pages of a tree as used, and zero the gaps in these pages; skip those that are used ``before``."""
         pages, psize = self.pages, self.pages.psize
-        waiting, done = [root], 0
+        waiting = [] if root == NO_PAGE else [root]
         while waiting:
             number = waiting.pop()
+            if before is not None and number < len(before) and before[number]:
+                continue
             page, data = pages.tree_page(number)
             _mark(used, range(number, number + 1))
             if any(data[page.lower : page.upper]):
-                done += self._zero(number * psize + page.lower, number * psize + page.upper)
+                self._zero(number * psize + page.lower, number * psize + page.upper)
             below = [node for node in page.nodes if node.page]
             if page.is_branch:
                 waiting += [node.page for node in below]
                 continue
             for node in below:
+                if before is not None and node.page < len(before) and before[node.page]:
+                    continue
                 value = pages.value_pages(node.page, node.size)
                 _mark(used, value)
-                done += self._zero(value.start * psize + PAGE_HEADER + node.size, value.stop * psize)
-        return done
+                self._zero(value.start * psize + PAGE_HEADER + node.size, value.stop * psize)
 
-    def _zero(self, start: int, stop: int) -> int:
-        """Zero bytes of the file. Returns how many were not zero."""
-        done, step = 0, _PAGES_PER_WRITE * self.pages.psize
+    def _zero(self, start: int, stop: int) -> None:
+        """Zero bytes of the file."""
+        step = _PAGES_PER_WRITE * self.pages.psize
         for at in range(start, stop, step):
             old = os.pread(self.pages.fd, min(stop - at, step), at)
             filled = len(old) - old.count(0)
             if filled:
                 os.pwrite(self.pages.fd, bytes(len(old)), at)
-            done += filled
-        return done
+            self.done += filled
 
 
 def _mark(used: bytearray, numbers: range) -> None:
-    if any(used[numbers.start : numbers.stop]) or numbers.stop > len(used):
+    if numbers.stop > len(used) or any(used[numbers.start : numbers.stop]):
         raise CorruptError(
             f"LMDB's pages {numbers.start} to {numbers.stop - 1} are used twice, or are past the end of the file"
         )
     used[numbers.start : numbers.stop] = b"\1" * len(numbers)
 
 
-def _unused_runs(used: bytearray) -> Iterator[tuple[int, int]]:
-    """Yield the runs of unused pages: the first page, and the page after the last."""
-    first = used.find(0)
-    while first >= 0:
-        stop = used.find(1, first)
-        stop = len(used) if stop < 0 else stop
+def _runs(pages: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """Yield the runs of consecutive pages, of at most 256: the first page, and the page after the last."""
+    first = stop = -1
+    for page in sorted(pages):
+        if page != stop or stop - first == _PAGES_PER_WRITE:
+            if first >= 0:
+                yield first, stop
+            first = page
+        stop = page + 1
+    if first >= 0:
         yield first, stop
-        first = used.find(0, stop)

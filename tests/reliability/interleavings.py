@@ -137,6 +137,7 @@ class Interleavings(RuleBasedStateMachine):
         self.snapshots: list[tuple[qvec.Collection, set[int]]] = []
         self.scans: list[tuple[Iterator[qvec.Records], set[int]]] = []
         self.closed = False
+        self.left: list[Block] = []  # by threads that have ended
 
     def place(self, at: int) -> Place:
         """The place of a step."""
@@ -305,18 +306,17 @@ class Interleavings(RuleBasedStateMachine):
         closer.end()
         self.check(error, (), "close")
         self.closed = True
-        for place in self.places:
-            if place.has_ended:  # its transaction has ended with the handle
-                place.blocks, place.rows = [], []
 
     @precondition(lambda self: self.closes)
     @rule(at=st.integers(3, 4))
     def end_thread(self, at: int) -> None:
-        """End a thread, which may leave its transaction open."""
+        """End a thread, which may leave its transaction open: it is undone, and others can write."""
         place = self.place(at)
         if not place.has_ended and not place.orphans:
             place.end()
             place.has_ended = True
+            self.left += place.blocks
+            place.blocks, place.rows = [], []
 
     # --- checks ---
 

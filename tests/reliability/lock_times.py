@@ -109,8 +109,9 @@ def _requantize(sizes: Sizes) -> Iterator[tuple[qvec.Collection, Action]]:
 
 
 def _relink(sizes: Sizes) -> Iterator[tuple[qvec.Collection, Action]]:
-    with sizes.make("graph") as db:
-        yield db, lambda: db.requantize("rabitq4", relink=True)
+    for index in ("hnsw", "packed"):
+        with sizes.make(index, index) as db:
+            yield db, lambda: db.requantize("rabitq4", relink=True)
 
 
 def _optimize(sizes: Sizes) -> Iterator[tuple[qvec.Collection, Action]]:
