@@ -130,6 +130,7 @@ class AsyncCollection:
     evaluate = _read(Collection.evaluate)
     choose = _read(Collection.choose)
     drift = _read(Collection.drift)
+    recall_curves = _read(Collection.recall_curves)
     stats = _read(Collection.stats)
     text_statistics = _read(Collection.text_statistics)
     verify = _read(Collection.verify)

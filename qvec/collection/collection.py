@@ -41,7 +41,7 @@ from qvec.schema.validation import (
     id_keys,
     worker_threads,
 )
-from qvec.search.curves import Curves, outdated
+from qvec.search.curves import Curves, outdated, stored_curves
 from qvec.storage.store import Store
 
 if TYPE_CHECKING:  # imported by the calls that need them, to keep `import qvec` fast
@@ -541,6 +541,11 @@ class Collection(ReadableCollection):
         """
         return self._measurements.tune(queries, ks, n, seed, threads, progress)
 
+    def recall_curves(self) -> Curves | None:
+        """Return the curves that :meth:`tune` stored, or None."""
+        with self._store.read() as snap:
+            return stored_curves(snap)
+
     def tune_fusion(
         self,
         queries: ArrayLike | None = None,
@@ -587,10 +592,7 @@ class Collection(ReadableCollection):
         The evidence (:class:`qvec.Drift`) includes the recall by codes for sampled queries of this handle: one of 64
         single queries and eight queries of each batch, the newest 256 in total. Queries do not change the level.
         """
-        from qvec.quality.drift_alarm import current_drift
-
-        with self._store.read() as snap:
-            return current_drift(snap, self._access, self._queries)
+        return self._measurements.drift(self._queries)
 
     # --- maintenance ---
 
