@@ -114,7 +114,7 @@ def test_wrong_input_is_refused_before_anything_is_written(db: Collection, path:
         with pytest.raises(InputError, match=message):
             db.add(texts=wrong)  # type: ignore[arg-type]
     for arguments in ({}, {"vectors": [[1] * DIM], "texts": ["a"]}):
-        with pytest.raises(InputError, match="give either vectors or texts"):
+        with pytest.raises(InputError, match="vectors and texts: give one of them"):
             db.add(**arguments)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="embed must be a callable"):
         qvec.open(path, embed="model")  # type: ignore[arg-type]

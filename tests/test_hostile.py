@@ -48,7 +48,7 @@ VECTORS: dict[str, tuple[Any, str]] = {
     "three dimensions": (np.ones((2, 2, DIM)), r"\(n, 8\).*\(2, 2, 8\)"),
     "three dimensions without a row": (np.ones((2, 0, DIM)), r"\(n, 8\).*\(2, 0, 8\)"),
     "a ragged list": ([[1.0] * DIM, [1.0] * (DIM - 1)], "ragged"),
-    "none": (None, "give either vectors or texts"),
+    "none": (None, "texts: give one of them"),
     "a string": ("vector", "dtype <U6"),
     "strings": (np.full((2, DIM), "1"), "dtype <U1"),
     "bytes": (b"vector", "dtype"),

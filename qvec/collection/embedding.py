@@ -84,7 +84,7 @@ def rows_of_texts(
 ) -> tuple[NDArray[Any], list[Payload]]:
     """Return the vectors of texts, and payloads with the texts. ``fields``: their types. Raises InputError."""
     if texts is None:
-        raise InputError("give either vectors or texts")
+        raise InputError("vectors and texts: give one of them")
     if embedding is None:
         raise no_function("texts=")
     given = checked_texts(texts, "texts")

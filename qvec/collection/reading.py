@@ -477,7 +477,7 @@ class ReadableCollection:
         if not is_text(query):
             return query
         if self._embedding is None:
-            raise no_function("a query that is a text")
+            raise no_function("queries: a text")
         vectors = self._embedding.queries([query] if isinstance(query, str) else checked_texts(query, "query"))
         return vectors[0] if isinstance(query, str) else vectors
 
