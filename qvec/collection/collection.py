@@ -717,7 +717,7 @@ class Collection(ReadableCollection):
     def _field_steps(self) -> FieldSteps:
         from qvec.maintenance.field_steps import FieldSteps
 
-        return FieldSteps(self._store, self._access.writer)
+        return FieldSteps(self._store)
 
     @cached_property
     def _maintenance(self) -> Maintenance:

@@ -76,6 +76,8 @@ def update_payloads(
     check_unique(wanted)
     one_for_all = payloads is None or isinstance(payloads, Mapping)
     checked = as_payloads([payloads], 1) * len(wanted) if one_for_all else as_payloads(payloads, len(wanted))
+    from qvec.rows.payload_writer import PayloadWriter  # late: readers have no use for it
+
     with store.write() as txn:
         keys = id_keys(wanted)
         rows = find_rows(txn, keys)
@@ -84,5 +86,5 @@ def update_payloads(
             refuse_missing(keys, rows, access.config)
         found = np.flatnonzero(rows >= 0)
         if len(found):
-            access.writer(txn).write_payloads(rows[found], [checked[i] for i in found], merge)
+            PayloadWriter(txn).write_payloads(rows[found], [checked[i] for i in found], merge)
     return len(found)

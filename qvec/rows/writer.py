@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from qvec.common.errors import DuplicateIdError, InputError
 from qvec.common.parallel import map_parts
 from qvec.common.types import Codes, NDArray, OnConflict, Payload
 from qvec.index import Index, IndexInput, Progress, linking_codes, load_index, make_index
-from qvec.rows.lookup import find_rows, id_array, ids_of_rows, live_rows, payloads_of, read_record, read_records
+from qvec.rows.lookup import find_rows, id_array, read_record
 from qvec.rows.results import AddResult
 from qvec.rows.visibility import expired_among
 from qvec.schema.bitmaps import mark, rows_in, words_for
@@ -23,14 +23,13 @@ from qvec.schema.config import AUTO_INDEX_ROWS, Config
 from qvec.schema.generations import discard_codes_from, graph_names, may_reuse_rows, register
 from qvec.schema.layout import CODES, DELETED, IDS, ROW, VECTORS, active_columns, row_columns
 from qvec.schema.quantizers import QuantizerLoader, Quantizers, Trained, train_code
-from qvec.schema.state import FieldDeclaration, GraphState, IndexState, Rows, State
-from qvec.schema.validation import MAX_ID, MAX_ROWS, as_float32, as_payloads, id_keys
+from qvec.schema.state import GraphState, IndexState, Rows, State
+from qvec.schema.validation import MAX_ID, MAX_ROWS, as_float32, id_keys
 from qvec.storage.store import Transaction
 
 if TYPE_CHECKING:
-    from qvec.filters.maintain import FieldWriter, RowKeys
+    from qvec.filters.maintain import RowKeys
 
-INDEXED_ROWS = 65_536  # a new field is indexed for this many rows at a time: one chunk of a bitmap
 ENCODE_ROWS = 1024  # one thread encodes this many rows at a time, which fit into the cache
 PUT_ROWS = 64  # rows written between two checks of the used memory: each row may be in a different block
 Ids = NDArray[Any] | list[str]
@@ -271,7 +270,7 @@ class Writer:
         if isinstance(ids, np.ndarray):
             append = bool(ids[0] >= next_id) and bool((np.diff(ids) > 0).all())
             next_id = max(next_id, int(ids.max()) + 1)
-        self.txn.put_ids(batch.keys, rows.tolist(), append=append)
+        self.txn.put_ids(batch.keys, rows, append=append)
         return next_id
 
     def _put_records(self, batch: Batch, rows: Rows) -> int:
@@ -355,70 +354,6 @@ class Writer:
                 self.columns[name].resize(0)
         self.fields.resize(0)
         self.change(n=0, index=index.empty)
-
-    # --- payloads ---
-
-    def add_fields(self, fields: Mapping[str, FieldDeclaration], progress: Progress | None = None) -> None:
-        """Declare fields, and index the values that live rows have for them."""
-        self.fields.declare(fields)
-        fresh = type(self.fields)(self.txn, fields)
-        rows = live_rows(self.txn)
-        for start in range(0, len(rows) if self.state.records else 0, INDEXED_ROWS):
-            part = rows[start : start + INDEXED_ROWS].tolist()
-            payloads = payloads_of(read_records(self.txn, part))
-            fresh.change(part, [], self._read_named(fresh, part, payloads))
-            if progress is not None:
-                progress(start + len(part), len(rows))
-
-    def index_next_rows(self, name: str, limit: int) -> int:
-        """Index the next ``limit`` rows in a field that is being added. Returns the number of indexed rows."""
-        state = self.state
-        start = state.partial_fields[name]
-        stop = min(start + limit, state.n)
-        live = live_rows(self.txn)
-        part = live[np.searchsorted(live, start) : np.searchsorted(live, stop)].tolist() if state.records else []
-        fresh = type(self.fields)(self.txn, {name})
-        payloads = payloads_of(read_records(self.txn, part))
-        fresh.change(part, [], self._read_named(fresh, part, payloads))
-        partial = {other: rows for other, rows in state.partial_fields.items() if other != name}
-        self.change(partial_fields=partial if stop == state.n else {**partial, name: stop})
-        return stop
-
-    def _read_named(self, fields: FieldWriter, rows: list[int], payloads: Sequence[Payload | None]) -> list[RowKeys]:
-        """Return the keys of fields in stored payloads. InputError names the id of a payload with a wrong value."""
-        try:
-            return fields.read(payloads)
-        except InputError:
-            for name, payload in zip(ids_of_rows(self.txn, np.array(rows)).tolist(), payloads, strict=True):
-                fields.read([payload], [f"the payload of id {name!r}"])
-            raise
-
-    def write_payloads(self, rows: NDArray[np.int64], payloads: Sequence[Payload | None], merge: bool) -> None:
-        """Change the payloads of different live rows. ``merge``: change the given keys, and remove keys with None."""
-        payloads = self.fields.stored_form(payloads)
-        records = read_records(self.txn, rows.tolist())
-        old, new, fields = payloads_of(records), payloads, self.fields
-        if merge:  # both payloads can be within the limit while the merged one is not
-            new = as_payloads([_merged(was, change) for was, change in zip(old, payloads, strict=True)], len(old))
-            fields = type(fields)(self.txn, {name for change in payloads for name in change or ()})
-        fields.change(rows.tolist(), fields.read_stored(old), fields.read(new))
-        count = self.state.records
-        for i, (row, record, payload) in enumerate(zip(rows.tolist(), records, new, strict=True)):
-            name = {} if record is None or record.id is None else {"id": record.id}
-            if name or payload is not None:
-                self.txn.put_record(ROW, row, name | {"payload": payload}, name=f"payload[{i}]")
-            elif record is not None:
-                self.txn.delete_record(ROW, row)
-            count += bool(name or payload is not None) - (record is not None)
-        self.change(records=count)
-
-
-def _merged(old: Payload | None, change: Payload | None) -> Payload | None:
-    """Return a payload with changed keys, without the keys that are changed to None."""
-    if change is None:
-        return old
-    changed = {**(old or {}), **change}
-    return {name: value for name, value in changed.items() if value is not None or name not in change}
 
 
 def index_for(config: Config, state: State) -> Index:
