@@ -40,7 +40,8 @@ def files(draw: st.DrawFn) -> tuple[NDArray[Any], Any, list[Any] | None]:
     dtype = np.dtype(draw(st.sampled_from([*FLOATS, *INTEGERS, *FLOATS, *INTEGERS, *OTHERS])))
     shape = draw(SHAPES)
     count = int(np.prod(shape))
-    x = np.array(draw(st.lists(values_of(dtype), min_size=count, max_size=count))).astype(dtype).reshape(shape)
+    values = draw(st.lists(values_of(dtype), min_size=count, max_size=count))
+    x = (np.array(values, dtype) if dtype.kind in "fiu" else np.array(values).astype(dtype)).reshape(shape)
     x = np.asarray(x, order=draw(st.sampled_from(["C", "F"])))  # type: ignore[call-overload]
     rows = shape[0] if shape else 1
     kind = draw(IDS)
