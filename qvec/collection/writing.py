@@ -15,6 +15,7 @@ from qvec.rows.access import RowAccess
 from qvec.rows.lookup import find_rows
 from qvec.rows.reader import refuse_missing
 from qvec.rows.results import AddResult
+from qvec.rows.visibility import expired_among
 from qvec.rows.writer import Writer
 from qvec.schema.config import Config
 from qvec.schema.validation import as_ids, as_originals, as_payloads, as_stored, check_unique, id_keys
@@ -80,6 +81,7 @@ def update_payloads(
     with store.write() as txn:
         keys = id_keys(wanted)
         rows = find_rows(txn, keys)
+        rows[expired_among(txn, rows)] = -1
         if missing == "error":
             refuse_missing(keys, rows, access.config)
         found = np.flatnonzero(rows >= 0)

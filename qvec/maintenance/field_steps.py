@@ -76,6 +76,8 @@ class FieldSteps:
         with self.store.write(frees=True) as txn:
             state: State = txn.state
             field = load_schema(state).get(name)
+            if name == state.expires:
+                raise InputError(f"field {name!r} has the times at which rows expire, and cannot be dropped")
             if field is not None and field.has_postings and not self.store.in_transaction:
                 first, last = all_names(field)
                 behind = next(islice(txn.entries(first, last), DROPPED_ENTRIES, None), None)

@@ -17,6 +17,7 @@ from qvec.common.types import Codes, NDArray, OnConflict, Payload
 from qvec.index import Index, IndexInput, Progress, linking_codes, load_index, make_index
 from qvec.rows.lookup import find_rows, id_array, read_record
 from qvec.rows.results import AddResult
+from qvec.rows.visibility import expired_among
 from qvec.schema.bitmaps import mark, rows_in, words_for
 from qvec.schema.config import AUTO_INDEX_ROWS, Config
 from qvec.schema.generations import discard_codes_from, graph_names, may_reuse_rows, register
@@ -132,21 +133,25 @@ class Writer:
         field_keys = self.fields.read(payloads)
         given = self._new_ids(len(x)) if ids is None else ids
         batch = Batch(x, originals, given, id_keys(given), payloads, field_keys)
-        replaced, rows = np.zeros(0, np.int64), np.zeros(0, np.int64)
+        replaced, rows, n_expired = np.zeros(0, np.int64), np.zeros(0, np.int64), 0
         if ids is not None:
             found = find_rows(self.txn, batch.keys)
-            replaced = np.flatnonzero(found >= 0)
-            if len(replaced) and on_conflict == "error":
-                name = id_array(ids)[replaced[:1]].tolist()[0]
+            expired = expired_among(self.txn, found)
+            stored = np.flatnonzero((found >= 0) & ~expired)
+            if len(stored) and on_conflict == "error":
+                name = id_array(ids)[stored[:1]].tolist()[0]
                 raise DuplicateIdError(
-                    f"ids[{replaced[0]}] = {name!r} is stored already; use upsert or on_conflict to replace or skip"
+                    f"ids[{stored[0]}] = {name!r} is stored already; use upsert or on_conflict to replace or skip"
                 )
-            if len(replaced) and on_conflict == "skip":
-                batch, replaced = batch.part(np.flatnonzero(found < 0)), replaced[:0]
+            if len(stored) and on_conflict == "skip":
+                kept = np.flatnonzero((found < 0) | expired)
+                batch, found, expired, stored = batch.part(kept), found[kept], expired[kept], stored[:0]
+            replaced, n_expired = np.flatnonzero(found >= 0), int(expired.sum())
             rows = found[replaced]
         if len(batch.x):
             self._store(batch, [batch.keys[i] for i in replaced], rows, threads, progress)
-        return AddResult(id_array(given), len(batch.x) - len(rows), len(rows), len(x) - len(batch.x))
+        n_replaced = len(rows) - n_expired  # who adds an id again whose row has expired does not replace anything
+        return AddResult(id_array(given), len(batch.x) - n_replaced, n_replaced, len(x) - len(batch.x))
 
     def _new_ids(self, n: int) -> NDArray[np.int64]:
         if self.config.ids == "str":
