@@ -1,11 +1,12 @@
 """What building a graph costs, in CPU seconds, and how good the graph is: rows scored and hops at equal recall.
 
     python benchmarks/bench_build.py [--set NAME] [--grown N] [--rows N] [--seeds 4] [--code int8] [--layout compact]
-                                     [--threads 1] [--against CHECKOUT] [--hnswlib] [--skip-quality]
+                                     [--threads 1] [--against CHECKOUT] [--hnswlib] [--skip-quality] [--noise R]
 
 Each seed shuffles the rows. `link` is the CPU time of an add less that of the same add without an index. --against runs
 the same in another checkout of qvec, alternating with this one. --hnswlib builds with M=16, ef_construction=200.
-Private memory: the most that the add takes, in relation to the float32 vectors.
+Private memory: the most that the add takes, in relation to the float32 vectors. --noise adds Gaussian noise of R times
+its length to each query.
 Queries per CPU second are of batches on one thread. The searches of the tables re-rank their whole pool.
 """
 
@@ -25,7 +26,7 @@ from typing import Any
 import numpy as np
 
 RECALLS = (0.90, 0.95, 0.98, 0.99)
-POOLS = (10, 12, 14, 16, 20, 24, 32, 40, 52, 64, 80, 100, 128, 160, 200, 256, 320)
+POOLS = (10, 12, 14, 16, 20, 24, 32, 40, 52, 64, 80, 100, 128, 160, 200, 256, 320, 448, 640, 1000)
 K = 10
 CODES = {"int8": "Int8()", "int4": "Int4()", "rabitq2": "RaBitQ(2)", "rabitq4": "RaBitQ(4)", "mixed": "Mixed(bits=2)"}
 
@@ -140,8 +141,16 @@ def write(options: argparse.Namespace, folder: str) -> None:
     """Write the set for the child processes."""
     import sets
 
+    from qvec.datasets import exact_knn
+
     data = sets.grown(options.set, options.grown) if options.grown else sets.workload(options.set, options.rows)
-    arrays = {"base": data.base, "queries": data.queries.astype(np.float32), "truth": data.truth, "metric": data.metric}
+    queries, truth = data.queries.astype(np.float32), data.truth
+    if options.noise:
+        noise = np.random.default_rng(7).standard_normal(queries.shape, np.float32)
+        lengths = np.linalg.norm(queries, axis=1, keepdims=True) / np.linalg.norm(noise, axis=1, keepdims=True)
+        queries += options.noise * lengths * noise
+        truth, _ = exact_knn(data.base, queries, K, data.metric)
+    arrays = {"base": data.base, "queries": queries, "truth": truth, "metric": data.metric}
     for name, values in arrays.items():
         np.save(Path(folder) / f"{name}.npy", values)
 
@@ -174,6 +183,7 @@ def main() -> None:
     parser.add_argument("--against")
     parser.add_argument("--hnswlib", action="store_true")
     parser.add_argument("--skip-quality", action="store_true")
+    parser.add_argument("--noise", type=float, default=0)
     parser.add_argument("--data", help=argparse.SUPPRESS)
     parser.add_argument("--child", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()

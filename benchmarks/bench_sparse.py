@@ -19,10 +19,10 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
-from bench_text import load
 from scipy import sparse
 
 import qvec
+from qvec.bench.text import load_texts
 
 K, EXPANDED, SHARE, LEAST_ROWS, BATCH = 10, 5, 0.3, 30, 2000
 
@@ -64,7 +64,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.data is None:
         parser.error("give --data, or the environment variable QVEC_TEXT_DATA")
-    texts, queries = load(Path(args.data), args.rows, args.queries)
+    texts, queries = load_texts(Path(args.data), args.rows, args.queries)
     words = [text.split(" ") for text in texts]
     seen = Counter(word for one in words for word in set(one))
     numbers = {word: i for i, word in enumerate(w for w, n in seen.items() if LEAST_ROWS <= n < len(words) / 10)}

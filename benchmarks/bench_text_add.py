@@ -1,6 +1,6 @@
 """Durable adds of single passages with vector and text, relative to the vector and the payload alone.
 
-Two collections, with and without the text field, get the same passages in turn; each add is one durable commit.
+Two collections, with and without the text field, get the same passages alternately; each add is one durable commit.
 
     QVEC_DATA=DIR python benchmarks/bench_text_add.py [--set wiki-minilm-384] [--rows 60000] [--adds 300] [--index flat]
 """

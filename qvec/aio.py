@@ -144,6 +144,7 @@ class AsyncCollection:
     evaluate = _read_long(Collection.evaluate)
     choose = _read_long(Collection.choose)
     drift = _read(Collection.drift)
+    recall_curves = _read(Collection.recall_curves)
     stats = _read(Collection.stats)
     text_statistics = _read(Collection.text_statistics)
     verify = _read_long(Collection.verify)

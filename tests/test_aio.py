@@ -65,6 +65,7 @@ def test_every_call_of_a_collection_has_a_coroutine() -> None:
         "durability",
         "dim",
         "fields",
+        "fusions",
         "index",
         "metric",
         "mode",

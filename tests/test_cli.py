@@ -208,7 +208,7 @@ def test_info_shows_sizes_a_person_can_read(run) -> None:
 
 def test_verify_reports_a_sound_store(run) -> None:
     run("import", "s.qvec", "x.npy")
-    assert run("verify", "s.qvec") == (0, "s.qvec: sound\n", "")
+    assert run("verify", "s.qvec") == (0, "s.qvec: no damage\n", "")
     assert run("verify", "s.qvec", "--json")[:2] == (0, '{"store": "s.qvec", "problems": [], "advice": []}\n')
 
 
@@ -257,8 +257,8 @@ def test_an_error_is_one_line_that_names_the_bad_value(run, arguments: tuple[str
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("search", "s.qvec"), "either a file of QUERIES or --id"),
-        (("search", "s.qvec", "q.npy", "--id", "1"), "either a file of QUERIES or --id"),
+        (("search", "s.qvec"), "either a file of QUERIES, --text or both, or --id"),
+        (("search", "s.qvec", "q.npy", "--id", "1"), "either a file of QUERIES, --text or both, or --id"),
         (("search", "s.qvec", "--id", "1", "--row", "1"), "--row picks a row of QUERIES"),
         (("search", "s.qvec", "--id", "x"), "the id 'x' is not an integer"),
         (("search", "s.qvec", "--id", "9999"), "9999"),

@@ -106,8 +106,8 @@ def test_relevance_is_measured_from_files(run: Run) -> None:
 def test_a_fusion_is_tuned_from_files(run: Run) -> None:
     files = ("--relevant", "qrels.tsv", "--texts", "texts.jsonl", "--queries", "q.npy")
     assert "stored as the default" in run("evaluate", "s.qvec", *files, "--tune")[1]
-    with qvec.open("s.qvec", mode="r") as db, db._store.read() as snap:
-        (tuned,) = snap.state.fusions
+    with qvec.open("s.qvec", mode="r") as db:
+        (tuned,) = db.fusions
         assert (tuned.inputs, tuned.n_queries) == (("vector", "text"), 15)
 
 
@@ -118,6 +118,7 @@ def test_a_fusion_is_tuned_from_files(run: Run) -> None:
         (("--texts", "texts.jsonl"), "need --relevant"),
         (("--relevant", "qrels.tsv", "--queries", "q.npy"), "no query has a relevant document"),
         (("--relevant", "qrels.tsv", "--texts", "texts.jsonl", "--codes", "int8"), "do not go with --relevant"),
+        (("--relevant", "qrels.tsv", "--texts", "texts.jsonl", "-n", "5"), "do not go with --relevant"),
         (("--relevant", "qrels.tsv", "--texts", "texts.jsonl", "--tune", "--fusion", "rrf"), "not go with --fusion"),
         (("--relevant", "q.npy", "--texts", "texts.jsonl"), "q.npy"),
     ],

@@ -50,6 +50,7 @@ COMMANDS = {
     ),
     "tune": ("s.qvec", "-n", "20", "-k", "5"),
     "drift": ("s.qvec",),
+    "report": ("s.qvec", "-n", "20"),
     "requantize": ("s.qvec", "binary"),
     "generations": ("s.qvec",),
     "optimize": ("s.qvec", "--compact"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import tracemalloc
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +18,7 @@ from qvec.codes.registry import make_config, train
 from qvec.common.plain_state import decode, encode
 from qvec.common.types import Float32Array
 from qvec.demo.corpus import data_folder
+from qvec.quality import drift_stats
 from qvec.quality.drift import ALPHA, DriftMonitor
 from qvec.quality.drift_stats import ROWS_PER_CHECK, Reference, pooled, recalls_among
 from qvec.schema.state import State
@@ -172,8 +174,10 @@ def test_exchangeable_vectors_raise_neither_alarm_nor_warning(tmp_path: Path, me
             assert (db.drift().level, db.drift().n_checks) == ("none", 4)
 
 
+@pytest.mark.parametrize("step", [7, 256])
 @pytest.mark.parametrize("metric", ["cosine", "ip", "l2"])
-def test_recall_among_vectors_is_that_of_brute_force(metric: Any) -> None:
+def test_recall_among_vectors_is_that_of_brute_force(monkeypatch: pytest.MonkeyPatch, metric: Any, step: int) -> None:
+    monkeypatch.setattr(drift_stats, "QUERIES_PER_STEP", step)
     x = clustered(np.random.default_rng(3), 700, DIM)
     quantizer, queries, base = train(x, metric, make_config("int8")), x[:50].copy(), x[40:]  # ten are stored themselves
     found = recalls_among(quantizer, queries, base, quantizer.encode(base))
@@ -186,6 +190,18 @@ def test_recall_among_vectors_is_that_of_brute_force(metric: Any) -> None:
         others = np.flatnonzero(np.arange(len(base)) + 40 != i)
         expected.append(np.isin(others[np.argsort(near[others])[:10]], others[np.argsort(coded[others])[:10]]).mean())
     assert found == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.unsanitized
+def test_recalls_of_many_queries_take_little_memory() -> None:
+    x = clustered(np.random.default_rng(3), 2048, DIM)
+    quantizer = train(x, "l2", make_config("int8"))
+    codes = quantizer.encode(x)
+    tracemalloc.start()
+    assert recalls_among(quantizer, x[:1024], x, codes).mean() > 0.9
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 4 * 1024 * len(x) * 4  # four keys for each pair; one step takes a quarter of its pairs
 
 
 @pytest.mark.slow

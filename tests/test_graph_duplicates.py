@@ -44,7 +44,7 @@ def recall_by_distance(db: Any, x: Float32, queries: Float32, metric: Metric) ->
 
 @pytest.mark.parametrize("sizes", [[], [1500], [1000] * 9], ids=["at once", "in two parts", "in batches"])
 @pytest.mark.parametrize(("copies", "groups"), [(1500, 1), (6000, 12), (1500, 30)])
-@pytest.mark.parametrize(("metric", "code"), [("l2", None), ("cosine", None), ("l2", qvec.Int4())])
+@pytest.mark.parametrize(("metric", "code"), [("l2", None), ("cosine", None), ("l2", qvec.Int4()), ("ip", None)])
 @pytest.mark.slow
 def test_copies_at_the_start_cost_no_recall(
     tmp_path: Path, sizes: list[int], copies: int, groups: int, metric: Metric, code: Any
@@ -104,18 +104,11 @@ def test_copies_may_be_deleted_and_others_take_their_place(tmp_path: Path) -> No
 
 
 FIRST = np.arange(0, 1)
-CROWDED = "two queries of 200 find copies only: the copies fill the candidate list, so the walk does not leave them"
 DROPPED = [FIRST, np.arange(0, 1499), np.arange(700, 1500), np.arange(0, 1500)]
 
 
-@pytest.mark.parametrize(
-    ("sizes", "dropped"),
-    [
-        *(pytest.param([], dropped) for dropped in DROPPED),
-        pytest.param([1000] * 9, FIRST, marks=pytest.mark.xfail(reason=CROWDED, strict=True)),
-        *(pytest.param([1000] * 9, dropped) for dropped in DROPPED[1:]),
-    ],
-)
+@pytest.mark.parametrize("sizes", [[], [1000] * 9], ids=["at once", "in batches"])
+@pytest.mark.parametrize("dropped", DROPPED, ids=["first", "all but one", "second half", "all"])
 @pytest.mark.slow
 def test_copies_that_are_left_after_deletes_cost_no_recall(
     tmp_path: Path, sizes: list[int], dropped: npt.NDArray[np.int64]

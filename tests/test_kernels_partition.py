@@ -120,7 +120,7 @@ def test_a_build_of_one_leaf_is_that_of_an_oracle(level: str) -> None:
     keys, _, leaf = pair_keys(codec, rows, 12)
     near = [set(found.tolist()) for found in leaf]
     candidates = [
-        sorted(near[i] | {j for j in range(n) if i in near[j]}, key=lambda c: keys[i, c])[:40] for i in range(n)
+        sorted(near[i] | {j for j in range(n) if i in near[j]}, key=lambda c: keys[i, c])[:48] for i in range(n)
     ]
     out = [pruned(keys, i, candidates[i], DEGREE) for i in range(n)]
     for i in range(n):

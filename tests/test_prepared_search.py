@@ -239,9 +239,10 @@ def test_a_closed_handle_raises_closed_error(db: qvec.Collection) -> None:
 
 
 def test_closing_waits_for_running_searches(tmp_path: Path) -> None:
+    with qvec.create(tmp_path / "a.qvec", DIM, index="hnsw") as made:
+        made.add(X)
     for _ in range(20):
-        db = qvec.create(tmp_path / f"{os.urandom(4).hex()}.qvec", DIM, index="hnsw")
-        db.add(X)
+        db = qvec.open(tmp_path / "a.qvec")
         db.search(Q[0])
         begun, failed = threading.Barrier(4), []
 

@@ -90,6 +90,9 @@ def test_relevant_ids_have_grades_and_may_be_missing(db: qvec.Collection) -> Non
     expected = plain_measures(hits.tolist(), {int(hits[1]): 2, int(hits[3]): 1, 10_000: 3}, 5)
     assert [getattr(report["text"], name).mean for name in MEASURES] == pytest.approx(expected)
     assert [row.search for row in report.rows] == ["text"]
+    several = db.evaluate(k=5, texts=ASKED[:4], relevant=[hits[:2], {int(hits[0])}, hits[3], np.array([hits[1]])])
+    assert several.n_queries == 4
+    assert db.evaluate(k=5, texts=ASKED[:2], relevant=np.array(RELEVANT[:2]))["text"].hit.mean >= 0
     assert report.fusion is None
 
 
@@ -110,6 +113,8 @@ def test_a_tuned_fusion_is_stored_and_is_the_default_of_searches(db: qvec.Collec
     assert choice.report.n_queries == 50
     assert choice.proved == (choice.report["fused"].gain_mrr.low > 0)
     weights = dict(choice.fusion)
+    assert db.fusions == (choice.tuned,)
+    assert db.fusions[0].fusion == weights
     before = db.search(QUERIES, 10, text=ASKED)
     with qvec.open(db.path, mode="r") as other:
         found = other.search(QUERIES, 10, text=ASKED)

@@ -151,6 +151,13 @@ def test_wrong_statistics_are_refused(one: qvec.Collection, value: Any, message:
         TextStatistics.sum([TextStatistics({}), one.text_statistics(["w1"])])
 
 
+def test_relevance_is_not_measured_on_a_sample_of_shards(many: Any) -> None:
+    if not hasattr(many, "evaluate"):
+        pytest.skip("only sets of shards are evaluated")
+    with pytest.raises(qvec.InputError, match="relevant is for an evaluation of one collection"):
+        many.evaluate(X[:3], relevant=[1, 2, 3])
+
+
 def test_a_missing_shard_is_named(tmp_path: Path) -> None:
     folder = tmp_path / "s"
     shards.create(folder, DIM, fields=FIELDS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -182,6 +183,21 @@ def test_a_duplicate_id_is_named_and_nothing_of_the_batch_is_put(tmp_path: Path,
             txn.delete_ids([b"a", b"none"])
         with store.read() as snap:
             assert list(snap.iter_ids()) == [(b"b", 2), (b"c", 1)]
+
+
+@pytest.mark.unsanitized
+def test_a_large_batch_of_ids_is_put_in_parts(tmp_path: Path) -> None:
+    ids = [i.to_bytes(8, "big") for i in range(60_000)]
+    with make_store(tmp_path) as store:
+        with store.write() as txn:
+            tracemalloc.start()
+            txn.put_ids(ids, np.arange(len(ids), dtype=np.uint32), append=True)
+            _, most = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+        assert most < 100 * len(ids)
+        with store.read() as snap:
+            assert snap.rows_of(ids).tolist() == list(range(len(ids)))
+            assert list(snap.check()) == []
 
 
 def test_ids_that_do_not_fit_are_named(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from qvec.bench.figures import TARGETS, Mode, at_recall, bytes_per_vector, curve, index_bytes, ratios
 from qvec.bench.records import Entry, Point, Result
+from qvec.bench.text import TextResult
 from qvec.common.console import print_table, print_text
 
 POINT_COLUMNS = ("contestant", "search", "recall", "q/s", "median", "batch q/s", "p50 us", "p95 us", "p99 us")
@@ -50,6 +51,28 @@ def print_rates(result: Result, mode: Mode, targets: Sequence[float]) -> None:
 def print_points(result: Result) -> None:
     """Print all points of all contestants."""
     print_table("", POINT_COLUMNS, [point_cells(entry, point) for entry in result.entries for point in entry.points])
+
+
+def print_texts(result: TextResult) -> None:
+    """Print the rates, the bytes and the hits of full-text indexes."""
+    columns = ("contestant", "rows/s", "bytes", "queries/s", "ratio", "same")
+    own = result.entries[0]
+    rows = [
+        (
+            entry.contestant,
+            _count(entry.rows_per_s),
+            _count(entry.bytes),
+            _count(entry.queries_per_s),
+            f"{own.queries_per_s / entry.queries_per_s:.2f}",
+            f"{entry.same:.3f}",
+        )
+        for entry in result.entries
+    ]
+    heading = f"{result.rows:,} texts, {result.queries:,} queries, the best {result.k}; seconds are those of one CPU"
+    print_table(heading, columns, rows)
+    print_text("ratio: queries of qvec for one of the contestant; same: the part of qvec's hits that it finds")
+    for name in result.skipped:
+        print_text(f"{name}: skipped: it is not installed")
 
 
 def point_cells(entry: Entry, point: Point) -> tuple[str, ...]:

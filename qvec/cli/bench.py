@@ -2,7 +2,8 @@
 
 DATASET is "demo", an .hdf5 file of ann-benchmarks, a folder with base.*, queries.* and optionally gt.* and meta.json,
 or a file of vectors with --queries. Each contestant builds and searches in a separate process. At each point of the
-sweep, the contestants run one after the other. True neighbors are computed if the data contains none.
+sweep, the contestants run one after the other. True neighbors are computed if the data contains none. With --text,
+DATASET is a folder with passages.jsonl.gz and queries.jsonl, and full-text search is measured.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from qvec import bench
 from qvec.bench.contestants import PEERS, number
 from qvec.bench.html import write_report
 from qvec.bench.plot import plot_bytes, plot_recall
-from qvec.bench.table import print_points, print_summary
+from qvec.bench.table import print_points, print_summary, print_texts
+from qvec.bench.text import load_texts, run_text
+from qvec.bench.text_contestants import PEERS as TEXT_PEERS
 from qvec.cli.output import print_json
 from qvec.common.console import progress
 from qvec.common.errors import InputError, MissingExtraError
@@ -30,6 +33,9 @@ from qvec.demo.corpus import demo_workload
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("dataset", metavar="DATASET", help="file, folder, or demo")
+    parser.add_argument(
+        "--text", action="store_true", help=f"measure full-text search; peers are {', '.join(TEXT_PEERS)}"
+    )
     data = parser.add_argument_group("data")
     data.add_argument("--queries", type=Path, metavar="FILE", help="query vectors, in place of the data's own")
     data.add_argument("--truth", type=Path, metavar="FILE", help="rows of the exact neighbors of each query")
@@ -81,6 +87,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.text:
+        return run_texts(args)
     settings = bench.Settings(
         k=args.k,
         build_threads=args.threads,
@@ -113,6 +121,21 @@ def run(args: argparse.Namespace) -> int:
         write(result, args.out, args.recall, notice)
     measured = {entry.contestant for entry in result.entries if entry.contestant not in result.failed}
     return 0 if measured.issuperset(each.name for each in contestants if each.own) else 1
+
+
+def run_texts(args: argparse.Namespace) -> int:
+    """Measure full-text search on a folder of texts."""
+    for name in ("queries", "truth", "metric", "noise", "grow", "out"):
+        if getattr(args, name) is not None:
+            raise InputError(f"--{name} does not go with --text")
+    texts, queries = load_texts(Path(args.dataset), args.rows, args.max_queries)
+    with progress("measuring", "steps") as report:
+        result = run_text(texts, queries, args.peers, args.k, report)
+    if args.json:
+        print_json(dataclasses.asdict(result))
+        return 0
+    print_texts(result)
+    return 0
 
 
 def write(result: bench.Result, folder: Path, targets: Sequence[float], notice: Callable[[str], None]) -> None:

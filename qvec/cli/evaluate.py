@@ -17,12 +17,15 @@ from qvec.common.errors import InputError, NotFoundError
 from qvec.common.extras import require
 from qvec.datasets import load_vectors
 
+DEFAULT_N = 1000
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("store", metavar="STORE", help="the store's file")
-    add_measuring(parser, 1000)
+    add_measuring(parser, DEFAULT_N)
     parser.add_argument("--plot", type=Path, metavar="PNG", help="draw recall against bytes to this file")
     parser.add_argument("--json", action="store_true", help="print one JSON object a line")
+    parser.set_defaults(default_n=DEFAULT_N)
     add_relevance(parser)
 
 

@@ -32,8 +32,8 @@ def add_relevance(parser: argparse.ArgumentParser) -> None:
 
 def evaluate_relevance(args: argparse.Namespace) -> int:
     """Run the evaluation."""
-    if args.codes is not None or args.plot is not None:
-        raise InputError("--codes and --plot are for the recall of codes; they do not go with --relevant")
+    if args.codes is not None or args.plot is not None or args.n != args.default_n:
+        raise InputError("-n, --codes and --plot are for the recall of codes; they do not go with --relevant")
     if args.tune and args.fusion is not None:
         raise InputError("--tune chooses the fusion; it does not go with --fusion")
     judgments = load_judgments(args.relevant)

@@ -25,5 +25,5 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json({"store": args.store, "rebuilt": rebuilt})
     else:
-        print(*(f"{args.store}: rebuilt: {part}" for part in rebuilt), f"{args.store}: sound", sep="\n")
+        print(*(f"{args.store}: rebuilt: {part}" for part in rebuilt), f"{args.store}: no damage", sep="\n")
     return 0

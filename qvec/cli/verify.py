@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json({"store": args.store, "problems": problems, "advice": advice})
     else:
-        print(*(problems or [f"{args.store}: sound"]), *advice, sep="\n")
+        print(*(problems or [f"{args.store}: no damage"]), *advice, sep="\n")
     return 1 if problems else 0
 
 

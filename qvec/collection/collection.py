@@ -40,7 +40,7 @@ from qvec.schema.validation import (
     id_keys,
     worker_threads,
 )
-from qvec.search.curves import Curves, outdated
+from qvec.search.curves import Curves, outdated, stored_curves
 from qvec.storage.store import Store
 
 if TYPE_CHECKING:  # imported by the calls that need them, to keep `import qvec` fast
@@ -57,7 +57,7 @@ if TYPE_CHECKING:  # imported by the calls that need them, to keep `import qvec`
     from qvec.quality.fusion_tuning import FusionChoice
     from qvec.quality.relevance_report import RelevanceReport
     from qvec.quality.report import Report
-    from qvec.schema.fusion import Measure
+    from qvec.schema.fusion import Measure, TunedFusion
     from qvec.search.fusion import Fusion
     from qvec.text.options import Sparse, Text
 
@@ -514,6 +514,11 @@ class Collection(ReadableCollection):
         """
         return self._measurements.tune(queries, ks, n, seed, threads, progress)
 
+    def recall_curves(self) -> Curves | None:
+        """Return the curves that :meth:`tune` stored, or None."""
+        with self._store.read() as snap:
+            return stored_curves(snap)
+
     def tune_fusion(
         self,
         queries: ArrayLike | None = None,
@@ -547,16 +552,20 @@ class Collection(ReadableCollection):
                 store_fusion(txn, choice.tuned)
         return choice
 
+    @property
+    def fusions(self) -> tuple[TunedFusion, ...]:
+        """What :meth:`tune_fusion` has stored: the defaults of searches, one for each set of inputs."""
+        with self._store.read() as snap:
+            fusions: tuple[TunedFusion, ...] = snap.state.fusions
+            return fusions
+
     def drift(self) -> Drift:
         """Report whether recently added vectors still resemble the sample that the active quantizer was trained on.
 
         The evidence (:class:`qvec.Drift`) includes the recall by codes for sampled queries of this handle: one of 64
         single queries and eight queries of each batch, the newest 256 in total. Queries do not change the level.
         """
-        from qvec.quality.drift_alarm import current_drift
-
-        with self._store.read() as snap:
-            return current_drift(snap, self._access, self._queries)
+        return self._measurements.drift(self._queries)
 
     # --- maintenance ---
 

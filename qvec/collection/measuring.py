@@ -19,7 +19,10 @@ from qvec.maintenance.calibrate import store_trained, train_on
 from qvec.maintenance.requantize import GenerationManager, Relink
 from qvec.quality.choose import Choice, Target, choose
 from qvec.quality.combinations import EVERY_INDEX, Combination, IndexChoice, Limits, choose_combination, make_search
+from qvec.quality.drift import Drift
+from qvec.quality.drift_alarm import current_drift
 from qvec.quality.evaluate import Evaluation
+from qvec.quality.query_sample import QuerySample
 from qvec.quality.recall import MAX_EVALUATED_ROWS, CodeNames
 from qvec.quality.report import Report
 from qvec.quality.tuning import refresh_curves, tune
@@ -213,6 +216,11 @@ class Measurements:
         workers, report = worker_threads(threads), as_progress(progress, "tune")
         with self.store.job("tunes"):
             return tune(self.store, self.access, q, checked, limit, seed, workers, report)
+
+    def drift(self, queries: QuerySample) -> Drift:
+        """See :meth:`qvec.Collection.drift`."""
+        with self.store.read() as snap:
+            return current_drift(snap, self.access, queries)
 
     def refresh_curves(self, threads: int) -> None:
         """Measure outdated recall curves again."""

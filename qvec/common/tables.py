@@ -166,7 +166,13 @@ def html_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[objec
     return f"<p><b>{escape(title)}</b></p><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{notes}"
 
 
-def html_plot(draw: Callable[[Any], None]) -> str:
+def as_html(shown: Any) -> str:
+    """What a notebook shows of an object."""
+    html: str = shown._repr_html_()
+    return html
+
+
+def html_plot(draw: Callable[[Any], object]) -> str:
     """What ``draw`` plots on the axes of a figure, as an image in HTML; "" if matplotlib is not installed."""
     import base64  # late, to keep `import qvec` fast
 
@@ -178,7 +184,7 @@ def html_plot(draw: Callable[[Any], None]) -> str:
     with io.BytesIO() as image:
         figure.savefig(image, format="png", dpi=100)
         data = base64.b64encode(image.getvalue()).decode()
-    return f'<img src="data:image/png;base64,{data}"/>'
+    return f'<img alt="plot" src="data:image/png;base64,{data}"/>'
 
 
 def _json_form(value: object) -> str:

@@ -18,7 +18,7 @@ from qvec.index import graph_nodes
 from qvec.index.base import CodeColumn, IndexInput, Progress
 from qvec.index.graph import Graph, choose_entries, pruning
 from qvec.index.graph_codes import batch_codes, is_scaled_int8, partition_codes
-from qvec.index.graph_duplicates import COARSE_KINDS, repeats
+from qvec.index.graph_duplicates import COARSE_KINDS, repeats, with_linked_rows
 from qvec.index.graph_partition import PartitionBuild
 from qvec.schema.bitmaps import are_in, bitmap_of, count, mark, read_bitmap, rows_in
 from qvec.schema.layout import ADJACENCY, LINKED, NODES, REMOVING
@@ -77,8 +77,9 @@ class GraphBuild:
             linker, done = self._linker(codes), 0
             equal, first, passed = self._duplicates(linker, codes, rows)
             alone = rows[~np.isin(rows, equal)] if len(equal) else rows
+            skipped = len(passed) - len(equal)  # linked rows that searches for neighbors skip
             while done < len(alone):
-                stop = done + min(max(1, graph.indexed // BATCH_FRACTION), MAX_BATCH_ROWS)
+                stop = done + min(max(1, (graph.indexed - skipped) // BATCH_FRACTION), MAX_BATCH_ROWS)
                 self._link_batch(linker, alone[done:stop], pool, n_reverse)
                 done = min(stop, len(alone))
                 self._update_entries(linker, np.concatenate([alone[done:], passed, equal]))
@@ -95,7 +96,7 @@ class GraphBuild:
     def _duplicates(self, linker: Linker, codes: CodeColumn, rows: Rows) -> tuple[Rows, Rows, Rows]:
         """Find duplicates: rows whose code equals that of an earlier row. Searches now skip them.
 
-        Returns the new duplicates, the earlier row of each, and all skipped rows. All codes must be read. A small add
+        Returns the new duplicates, the linked row of each, and all skipped rows. All codes must be read. A small add
         to a large graph only compares the new rows; its searches find linked rows with equal codes.
         """
         data, graph = self.data, self.graph
@@ -105,7 +106,7 @@ class GraphBuild:
                 return NO_ROWS, NO_ROWS, NO_ROWS
             linker.set_distinct(True)
             return *(repeats(codes, rows) if len(rows) > 1 else (NO_ROWS, NO_ROWS)), NO_ROWS
-        equal, first = repeats(codes, rows_in(linked).astype(np.uint32))
+        equal, first = with_linked_rows(data, *repeats(codes, rows_in(linked).astype(np.uint32)), rows)
         passed = np.setdiff1d(equal, [*graph.entries, graph.root]).astype(np.uint32)
         linker.set_repeats(bitmap_of(passed, data.n))
         new = np.isin(equal, rows) & np.isin(equal, passed)

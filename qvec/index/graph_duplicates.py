@@ -32,6 +32,38 @@ def repeats(codes: CodeColumn, rows: Rows) -> tuple[Rows, Rows]:
     return rows[later], rows[first[later]]
 
 
+def with_linked_rows(data: IndexInput, equal: Rows, first: Rows, new: Rows) -> tuple[Rows, Rows]:
+    """Find the row of each group of equal rows that is linked to other rows, which need not be the first one.
+
+    ``equal`` and ``first``: as returned by :func:`repeats`; ``new``: rows that have no adjacency list yet. Returns the
+    other rows of the groups and, for each, the linked row, ascending. An attached row has one edge to the linked row
+    of its group that is not a tree edge.
+    """
+    if len(equal) == 0:
+        return equal, first
+    rows = np.concatenate([np.unique(first), equal]).astype(np.int64)
+    group = np.concatenate([np.unique(first), first]).astype(np.int64)
+    order = np.lexsort((rows, np.isin(rows, new), group))
+    rows, group = rows[order], group[order]
+    numbers, at = np.unique(group, return_index=True)
+    chosen = rows[at]  # of each group, the first row that is in the graph, or the first new one
+    in_graph = ~np.isin(rows, new)
+    group_of = np.full(data.n, -1)
+    group_of[rows[in_graph]] = group[in_graph]
+    old = in_graph[at]
+    for _ in range(2):  # a row that was attached while the linked row was deleted has an edge to another attached row
+        lists = data.columns[ADJACENCY].read(chosen[old]).view("<u4")
+        neighbors = np.minimum(lists, data.n - 1).astype(np.int64)
+        inside = (lists < data.n) & (group_of[neighbors] == numbers[old][:, None])
+        named = neighbors[np.arange(len(lists)), inside.argmax(axis=1)]
+        chosen[old] = np.where(inside.any(axis=1), named, chosen[old])
+    linked = chosen[np.searchsorted(numbers, group)]
+    others = rows != linked
+    rows, linked = rows[others], linked[others]
+    order = np.lexsort((rows, linked))
+    return rows[order].astype(np.uint32), linked[order].astype(np.uint32)
+
+
 def isolated_duplicates(data: IndexInput) -> NDArray[np.int64]:
     """Find live rows in large groups of equal rows if most rows of the group are not attached to another one.
 

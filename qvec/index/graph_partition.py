@@ -22,7 +22,7 @@ from qvec.index.graph_duplicates import repeats
 from qvec.schema.layout import ADJACENCY, NODES
 from qvec.schema.state import Rows
 
-FANOUT_PER_EF = 1 / 16  # each row is assigned to this times ``ef`` clusters: 8 at ef_construction = 128
+FANOUT_PER_EF = 9 / 128  # each row is assigned to this times ``ef`` clusters: 9 at ef_construction = 128
 MIN_FANOUT, MAX_FANOUT = 4, 16
 LEAF_FANOUT = 2  # each row of a cluster is assigned to this many of its leaves
 NEAREST = 5  # each row gets this many candidates from each of its leaves
@@ -76,8 +76,8 @@ class PartitionBuild:
     def _spill(self, linker: PartitionLinker, n: int) -> None:
         """Keep in a file what exceeds the memory of a build."""
         workspace = self.data.workspace
-        memory = workspace.bytes_for(n, self.data.codes.codec.dim)
-        n_in_memory = min(memory // linker.part_bytes, linker.n_parts)
+        memory = workspace.bytes_for(n, self.data.codes.codec.dim) - linker.cluster_bytes
+        n_in_memory = min(max(memory, 0) // linker.part_bytes, linker.n_parts)
         if n_in_memory < linker.n_parts:
             linker.spill(n_in_memory, workspace.file((linker.n_parts - n_in_memory) * linker.part_bytes))
 

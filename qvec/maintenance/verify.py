@@ -15,10 +15,10 @@ from qvec.index import GraphShape, HNSWIndex, IndexInput, isolated_duplicates, l
 from qvec.quality.drift_record import read_drift_record
 from qvec.rows.lookup import live_rows, read_record
 from qvec.schema.config import Config
-from qvec.schema.layout import CODES, IDS, QUANTIZER, TUNING, VECTORS, active_columns
+from qvec.schema.layout import CODES, IDS, QUANTIZER, VECTORS, active_columns
 from qvec.schema.quantizers import QuantizerLoader, Quantizers
 from qvec.schema.state import GraphState
-from qvec.search.curves import Curves
+from qvec.search.curves import stored_curves
 from qvec.storage.store import Snapshot
 
 CHECKED_ROWS = 8192
@@ -77,8 +77,7 @@ def _check_quantizers(snap: Snapshot, config: Config) -> Iterator[str]:
         elif record.code_size != quantizer.code_size:
             yield f"codes of generation {number} have {quantizer.code_size} bytes, the state says {record.code_size}"
         read_drift_record(snap, number, config.dim)
-    if snap.state.tuned is not None:
-        Curves.from_state(snap.record(TUNING, 0))
+    stored_curves(snap)
 
 
 def _check_rows(snap: Snapshot, config: Config) -> Iterator[str]:

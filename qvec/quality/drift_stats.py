@@ -20,6 +20,7 @@ ROWS_PER_CHECK = 512
 MAX_CHECKS = 4  # at most this many checks of one batch; also, how many checks are stored and tested together
 QUERIES = 256  # per kind (new vectors, stored vectors) where a check measures recall; of a training sample, four times
 BASE_ROWS = 2048  # neighbors are searched among this many vectors; in a check, QUERIES of them are new
+QUERIES_PER_STEP = 256  # that recalls are measured for at a time
 NEIGHBORS = 10
 MIN_SAMPLE_ROWS = 128  # a smaller training sample has too few neighbors
 BINS = 10
@@ -195,8 +196,14 @@ def recalls_among(quantizer: Quantizer, x: Float32Array, base: Float32Array, cod
     """Measure recall@10 by codes for float32 [nq, dim] queries among float32 [n, dim] vectors: float64 [nq].
 
     A vector that equals the query is not a neighbor. If several codes have the distance of the tenth, each is found
-    with the same probability.
+    with the same probability. A part of the queries is measured at a time, because each takes several keys for each
+    vector.
     """
+    parts = [x[i : i + QUERIES_PER_STEP] for i in range(0, len(x), QUERIES_PER_STEP)]
+    return np.concatenate([_recalls(quantizer, part, base, codes) for part in parts or [x]])
+
+
+def _recalls(quantizer: Quantizer, x: Float32Array, base: Float32Array, codes: Codes) -> Recalls:
     exact, coded = _exact_keys(quantizer, x, base), quantizer.codec.score(quantizer.prepare(x), codes)
     coded[np.isinf(exact)] = np.inf
     k = min(NEIGHBORS, len(base) - 1)

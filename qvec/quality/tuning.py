@@ -17,7 +17,7 @@ from qvec.rows.access import RowAccess
 from qvec.rows.lookup import live_rows
 from qvec.schema.layout import TUNING
 from qvec.schema.state import Tuned
-from qvec.search.curves import Curve, Curves, Point, Source, outdated
+from qvec.search.curves import Curve, Curves, Point, Source, outdated, stored_curves
 from qvec.search.engine import Engine
 from qvec.search.refine import Found
 from qvec.storage.store import Snapshot, Store, Transaction
@@ -164,9 +164,9 @@ def refresh_curves(store: Store, access: RowAccess, threads: int) -> None:
     except ClosedError:
         return
     try:
-        if not outdated(snap.state):
+        old = stored_curves(snap)
+        if old is None or not outdated(snap.state):
             return
-        old = Curves.from_state(snap.record(TUNING, 0))
         queries = load_queries(snap, access.config.dim) if old.source == "queries" else None
         ks = [curve.k for curve in old.curves]
         if snap.state.live <= max(ks):

@@ -266,7 +266,7 @@ class Writer:
         if isinstance(ids, np.ndarray):
             append = bool(ids[0] >= next_id) and bool((np.diff(ids) > 0).all())
             next_id = max(next_id, int(ids.max()) + 1)
-        self.txn.put_ids(batch.keys, rows.tolist(), append=append)
+        self.txn.put_ids(batch.keys, rows, append=append)
         return next_id
 
     def _put_records(self, batch: Batch, rows: Rows) -> int:

@@ -8,8 +8,10 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from qvec.common.errors import InputError
 from qvec.common.plain_state import Between, decode, encode
+from qvec.schema.layout import TUNING
 from qvec.schema.state import Count, Number, State, Text
 from qvec.schema.validation import MAX_K, MAX_ROWS
+from qvec.storage.store import Snapshot
 
 VERSION = 1
 MAX_POINTS = 1000
@@ -125,3 +127,8 @@ def outdated(state: State) -> bool:
         return False
     same = tuned.generation == state.active and tuned.index == state.index.kind
     return not same or state.n > MAX_GROWTH * tuned.n
+
+
+def stored_curves(snap: Snapshot) -> Curves | None:
+    """The curves that are stored, or None. FormatError names a wrong field."""
+    return None if snap.state.tuned is None else Curves.from_state(snap.record(TUNING, 0))

@@ -6,8 +6,7 @@ import math
 
 from qvec._kernels import SearchParams
 from qvec.common.errors import InputError
-from qvec.schema.layout import TUNING
-from qvec.search.curves import Curves, outdated
+from qvec.search.curves import outdated, stored_curves
 from qvec.search.engine import Engine
 from qvec.search.options import SearchOptions
 from qvec.storage.store import Snapshot
@@ -45,11 +44,12 @@ def _checked_nprobe(engine: Engine, options: SearchOptions) -> int:
 
 def _plan_for_recall(snap: Snapshot, k: int, recall: float) -> SearchParams:
     """Return the cheapest parameters that have reached the recall in measurements."""
-    if snap.state.tuned is None:
+    curves = stored_curves(snap)
+    if curves is None:
         raise InputError("recall= needs a measured curve: call tune(queries) with several hundred queries first")
     if outdated(snap.state):
         raise InputError("the recall curve was measured on other codes, another index or far fewer rows: tune() again")
-    point = Curves.from_state(snap.record(TUNING, 0)).at(k).reaching(recall)
+    point = curves.at(k).reaching(recall)
     ef = max(point.ef, k, point.candidates)
     return SearchParams(k, ef=ef, nprobe=point.nprobe, candidates=point.candidates)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -72,9 +73,16 @@ class Handles:
         yield self._routes[1]
 
     def ask(
-        self, names: tuple[str, ...], calls: Mapping[int, Call | CountCall], timeout: float | None
+        self,
+        names: tuple[str, ...],
+        calls: Mapping[int, Call | CountCall],
+        timeout: float | None,
+        deadline: float | None = None,
     ) -> tuple[dict[int, Any], dict[int, str]]:
-        """Search shards in parallel: hits and errors by number. Errors of the input itself are raised."""
+        """Search shards in parallel: hits and errors by number. Errors of the input itself are raised.
+
+        ``deadline``: of the monotonic clock, for a search of several steps; default, ``timeout`` seconds from now.
+        """
         found: dict[int, Any] = {}
         failed: dict[int, str] = {}
         running: dict[Future[Any], int] = {}
@@ -84,7 +92,7 @@ class Handles:
                 continue
             self._late.pop(names[number], None)
             running[self._threads().submit(self._search, names[number], call)] = number
-        done, late_ones = wait(running, timeout)
+        done, late_ones = wait(running, timeout if deadline is None else max(0.0, deadline - time.monotonic()))
         for future in late_ones:
             if not future.cancel():
                 self._late[names[running[future]]] = future

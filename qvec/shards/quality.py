@@ -55,7 +55,9 @@ def evaluate(
     seed: int,
     options: dict[str, Any],
 ) -> Report:
-    """Measure codes on a sample of the set."""
+    """Measure codes on a sample of the set, which has vectors only. Raises InputError for relevant ids."""
+    if of_text := sorted({"relevant", "texts", "sparse", "fusion", "fusion_depth", "text_weights"} & options.keys()):
+        raise InputError(f"{of_text[0]} is for an evaluation of one collection: a sample of the shards has no payloads")
     with sampled(manifest, shards, sample, seed) as db:
         report: Report = db.evaluate(queries, seed=seed, **options)
         return report

@@ -113,10 +113,11 @@ class ShardSet:
         """
         while True:
             manifest, changed = self.manifest, False
+            deadline = None if timeout is None else time.monotonic() + timeout
 
-            def send(calls: Any, manifest: Manifest = manifest) -> Any:
+            def send(calls: Any, manifest: Manifest = manifest, deadline: float | None = deadline) -> Any:
                 nonlocal changed
-                found, failed = self._handles.ask(manifest.names, calls, timeout)
+                found, failed = self._handles.ask(manifest.names, calls, timeout, deadline)
                 changed = bool(failed) and self.manifest is not manifest  # other shards have replaced these
                 return found, failed
 

@@ -8,32 +8,43 @@ from typing import Any
 from qvec._kernels import Column
 from qvec.common.errors import DuplicateIdError, QvecError
 from qvec.storage import keys
+from qvec.storage.id_pairs import IdPairs
 from qvec.storage.record_sums import KINDS, RecordSums
 from qvec.storage.snapshot import row_number
 
 
-def append_ids(txn: Any, pairs: list[tuple[bytes, bytes]], sums: RecordSums) -> None:
+def append_ids(txn: Any, pairs: IdPairs, sums: RecordSums) -> None:
     """Put ids and their rows. The ids ascend and are greater than all stored ids."""
-    with txn.cursor() as cursor:
-        _, added = cursor.putmulti(pairs, dupdata=False, overwrite=False, append=True)
-    if added != len(pairs):
-        raise QvecError(f"{added} of {len(pairs)} ids were put")
-    for key, value in pairs:
-        sums.add(key, value)
+    for part in pairs.parts():
+        with txn.cursor() as cursor:
+            _, added = cursor.putmulti(part, dupdata=False, overwrite=False, append=True)
+        if added != len(part):
+            raise QvecError(f"{added} of {len(part)} ids were put")
+        for key, value in part:
+            sums.add(key, value)
 
 
-def put_ids(txn: Any, pairs: list[tuple[bytes, bytes]], sums: RecordSums) -> None:
+def put_ids(txn: Any, pairs: IdPairs, sums: RecordSums) -> None:
     """Put ids and their rows. If an id exists, delete the ids that this call has put, and raise DuplicateIdError."""
-    for i, (key, value) in enumerate(pairs):
-        if not txn.put(key, value, overwrite=False):
-            row, before = row_number(key, txn.get(key)), [name for name, _ in pairs[:i]]
-            for name in before:
-                txn.delete(name)
-            if key in before:
-                raise DuplicateIdError(f"id {i} ({key[1:]!r}) repeats id {before.index(key)} of the batch")
-            raise DuplicateIdError(f"id {i} ({key[1:]!r}) is already stored, as row {row}")
-    for key, value in pairs:
-        sums.add(key, value)
+    i = 0
+    for part in pairs.parts():
+        for key, value in part:
+            if not txn.put(key, value, overwrite=False):
+                _undo(txn, key, [name for name, _ in pairs.part(0, i)], i)
+            i += 1
+    for part in pairs.parts():
+        for key, value in part:
+            sums.add(key, value)
+
+
+def _undo(txn: Any, key: bytes, before: list[bytes], position: int) -> None:
+    """Delete the ids that were put before a key that exists. Raises DuplicateIdError."""
+    row = row_number(key, txn.get(key))
+    for name in before:
+        txn.delete(name)
+    if key in before:
+        raise DuplicateIdError(f"id {position} ({key[1:]!r}) repeats id {before.index(key)} of the batch")
+    raise DuplicateIdError(f"id {position} ({key[1:]!r}) is already stored, as row {row}")
 
 
 def put_or_delete(txn: Any, pairs: Sequence[tuple[bytes, bytes | None]], sums: RecordSums) -> None:

@@ -9,11 +9,13 @@ from typing import Any, Self
 
 from qvec._kernels import Column, chunk_entries, fork_epoch, trim_heap
 from qvec.common.errors import AbortedError, ClosedError, InputError, QvecError
+from qvec.common.types import NDArray
 from qvec.storage import keys, operations, owner, records, reserve
 from qvec.storage.environment import Environment
+from qvec.storage.id_pairs import IdPairs
 from qvec.storage.lmdb_errors import Error, MapIsFull, translate, translated
 from qvec.storage.page_table import View, place_all, write_page_table
-from qvec.storage.snapshot import Snapshot, entry_key, id_key, record_key, row_value
+from qvec.storage.snapshot import Snapshot, entry_key, id_key, record_key
 from qvec.storage.state_record import ColumnSpec, StateCodec, block_geometry
 
 Operation = Callable[[Any], object]
@@ -166,14 +168,13 @@ class Transaction(Snapshot):
         start, end = entry_key(first), entry_key(last)
         self._run(lambda txn: operations.delete_range(txn, start, end, self.view.record_sums))
 
-    def put_ids(self, ids: Sequence[bytes], rows: Sequence[int], *, append: bool = False) -> None:
+    def put_ids(self, ids: Sequence[bytes], rows: Sequence[int] | NDArray[Any], *, append: bool = False) -> None:
         """Store the row of each id. Raises DuplicateIdError with the position of an id that is already stored or
         repeated.
 
         ``append``: a hint that the ids ascend and are greater than all stored ids. After an error nothing is stored.
         """
-        names = [id_key(name, i) for i, name in enumerate(ids)]
-        pairs = [(name, row_value(name, int(row))) for name, row in zip(names, rows, strict=True)]
+        pairs = IdPairs(ids, rows)
         put = operations.append_ids if append and self._is_above(ids) else operations.put_ids
         self._run(lambda txn: put(txn, pairs, self.view.record_sums))
 

@@ -195,6 +195,33 @@ def test_missing_shards_are_named_and_the_timeout_holds(tmp_path: Path) -> None:
         actors.close()
 
 
+def test_actors_search_text_with_the_counts_of_all_shards(tmp_path: Path) -> None:
+    words = [" ".join(f"w{i * j % 23}" for j in range(1, 3 + i % 7)) for i in range(400)]
+    fields: Any = {"body": "text"}
+    shards.create(tmp_path / "s", DIM, metric="l2", fields=fields)
+    blocks = [
+        shards.write_block(
+            tmp_path / "s", f"b{a:03}", X[a:b], np.arange(a, b), [{"body": words[i]} for i in range(a, b)]
+        )
+        for a, b in ((0, 30), (30, 400))
+    ]
+    shards.commit(tmp_path / "s", blocks)
+    actors = ShardActors(tmp_path / "s", num_cpus=0.5)
+    with (
+        shards.open(tmp_path / "s", "r") as index,
+        qvec.create(tmp_path / "one.qvec", DIM, metric="l2", fields=fields) as one,
+    ):
+        one.add(X[:400], payloads=[{"body": text} for text in words])
+        try:
+            for query, text in ((None, "w5 w9"), (Q[0], "w5 w9"), (Q, ["w1", "w2 w3", "w4", "w5"])):
+                found, expected = actors.search(query, K, text=text), index.search(query, K, text=text)
+                assert found.ids.tolist() == expected.ids.tolist()
+                np.testing.assert_array_equal(found.scores, expected.scores)
+                np.testing.assert_allclose(found.scores, one.search(query, K, text=text).scores, rtol=1e-5)
+        finally:
+            actors.close()
+
+
 def test_actors_and_workers_fetch_a_published_set(tmp_path: Path) -> None:
     with shards.open(built(tmp_path / "s"), "r") as index:
         made = shards.publish(index, str(tmp_path / "bucket"))

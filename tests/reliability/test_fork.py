@@ -110,7 +110,7 @@ def scan_across_fork(path: str) -> None:
 
 
 def fork_inside_an_add(path: str) -> None:
-    with collection(path) as db:
+    with collection(path, timeout=0.3) as db:
 
         def child() -> None:
             with pytest.raises(qvec.LockedError):
@@ -172,7 +172,7 @@ def fork_of_a_fork(path: str) -> None:
 
 
 def fork_inside_a_transaction(path: str) -> None:
-    with collection(path) as db:
+    with collection(path, timeout=0.3) as db:
 
         def child() -> None:
             assert len(db) == 200

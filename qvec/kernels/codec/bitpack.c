@@ -166,12 +166,14 @@ void qv_encode_bitpack(const qv_codec *codec, const float *x, const qv_located *
     qv_source source = qv_source_of(codec, x, qv_unit_of(codec, whole));
     qv_coded coded = {.center = located->center};
     qv_move_source(codec, coded.center, &source);
-    coded.norm2 = qv_source_norm2(&source);
+    qv_flat flat;
+    qv_flatten(&source, &flat);
+    coded.norm2 = flat.norm2;
     double inverse_norm = qv_inverse_norm(coded.norm2);
     float inverse = 0;
     if (inverse_norm > 0)
-        inverse = codec->step != NULL ? (float)inverse_norm : best_inverse(codec, &source, coded.norm2);
-    fit f = put(codec, &source, inverse, row);
+        inverse = codec->step != NULL ? (float)inverse_norm : best_inverse(codec, &flat.source, coded.norm2);
+    fit f = put(codec, &flat.source, inverse, row);
     if (inverse > 0 && f.along > 0) coded.scale = f.norm2 / f.along / 2;
     coded.along = 2 * f.offset;
     if (qv_is_centered(codec)) {

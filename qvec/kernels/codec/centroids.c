@@ -1,6 +1,8 @@
 /* Centroids: the nearest one of a vector, and their table in a query. Integer sums only, so equal on every level. */
 #include "codec/centroids.h"
 
+#include "codec/score_common.h"
+
 #define TILE 64
 
 int qv_codec_centroid(qv_codec *codec, const float *center, const qv_codec *offset_codec, const uint8_t *offsets,
@@ -71,36 +73,153 @@ static void code_source(const qv_source *source, qv_query *query) {
     *query = (qv_query){.per_scale = -code.scale, .floor = -INFINITY, .offset = QV_MIDPOINT * code.sum};
 }
 
-static int nearest(const qv_codec *codec, const float *keys) {
-    float least = INFINITY;
-    int found = 0;
+QV_INLINE double flatten(const qv_source *source, float *values) {
+    float buffer[QV_BLOCK];
+    double norm2 = 0;
+    for (int i = 0; i < source->dim; i += QV_BLOCK) {
+        const float *block = qv_source_block(source, i, buffer);
+        for (int j = 0; j < QV_BLOCK; j++) values[i + j] = block[j];
+        norm2 += qv_dot64(block, block);
+    }
+    return norm2;
+}
+
+QV_DEFINE_WIDE(static, double, flatten_best, (const qv_source *source, float *values), (source, values), flatten)
+
+void qv_flatten(const qv_source *source, qv_flat *flat) {
+    flat->source = *source;
+    if (source->dim > QV_FLAT_MAX) {
+        flat->norm2 = qv_source_norm2(source);
+        return;
+    }
+    flat->norm2 = flatten_best(source, flat->values);
+    flat->source.x = flat->values;
+    flat->source.dim = (int)qv_round_up((size_t)source->dim, QV_BLOCK);
+    flat->source.center = NULL;
+    flat->source.unit = 1;
+}
+
+/* Scales and halves of the squared lengths of the centroids' offsets. */
+typedef struct {
+    float scale[QV_MAX_CENTROIDS], half[QV_MAX_CENTROIDS];
+} offset_factors;
+
+static void load_factors(const qv_codec *codec, offset_factors *loaded) {
+    *loaded = (offset_factors){{0}, {0}};
     for (int i = 0; i < codec->n_offsets; i++) {
-        float half = keys[i] + qv_row_factors(codec->offset_codec, offset_row(codec, i)).norm2 / 2;
-        if (half < least) {
-            least = half;
-            found = i;
+        qv_factors factors = qv_row_factors(codec->offset_codec, offset_row(codec, i));
+        loaded->scale[i] = factors.scale;
+        loaded->half[i] = factors.norm2 / 2;
+    }
+}
+
+/* The first centroid of the least key + half of its squared length. */
+QV_INLINE int nearest(const float *keys, const float *half, int n) {
+    float sums[QV_MAX_CENTROIDS], least = INFINITY;
+    int found = 0;
+    for (int i = 0; i < n; i++) {
+        sums[i] = keys[i] + half[i];
+        least = sums[i] < least ? sums[i] : least;
+    }
+    while (found < n && !(sums[found] <= least)) found++;
+    return found < n ? found : 0;
+}
+
+QV_DEFINE_WIDE(static, int, nearest_best, (const float *keys, const float *half, int n), (keys, half, n), nearest)
+
+#define VECTORS_AT_ONCE 4 /* vectors that are scored at once */
+
+/* Score several coded vectors against a tile of centroids. */
+typedef void (*score_tiles_fn)(const qv_codec *codec, const qv_query *const *queries, int n, int first, int count,
+                               const float *scales, float (*keys)[QV_MAX_CENTROIDS]);
+
+static void score_tiles(const qv_codec *codec, const qv_query *const *queries, int n, int first, int count,
+                        const float *scales, float (*keys)[QV_MAX_CENTROIDS]) {
+    (void)scales;
+    for (int i = 0; i < n; i++) score_tile(codec, queries[i], first, count, keys[i] + first);
+}
+
+#if defined(__x86_64__)
+/* Dot products of four queries with four rows: each load of a row serves all queries. */
+QV_TARGET_AVX512 static void dots_avx512(const qv_query *const *queries, const uint8_t *const *rows, int bytes,
+                                         int32_t (*dots)[QV_GROUP]) {
+    __m512i sums[VECTORS_AT_ONCE][QV_GROUP];
+#pragma GCC unroll 4
+    for (int q = 0; q < VECTORS_AT_ONCE; q++)
+#pragma GCC unroll 4
+        for (int r = 0; r < QV_GROUP; r++) sums[q][r] = _mm512_setzero_si512();
+    for (int i = 0; i < bytes; i += 64) {
+        __m512i data[QV_GROUP];
+#pragma GCC unroll 4
+        for (int r = 0; r < QV_GROUP; r++) data[r] = _mm512_loadu_si512(rows[r] + i);
+#pragma GCC unroll 4
+        for (int q = 0; q < VECTORS_AT_ONCE; q++) {
+            __m512i codes = _mm512_loadu_si512((const int8_t *)(queries[q] + 1) + i);
+#pragma GCC unroll 4
+            for (int r = 0; r < QV_GROUP; r++) sums[q][r] = _mm512_dpbusd_epi32(sums[q][r], data[r], codes);
         }
     }
-    return found;
+#pragma GCC unroll 4
+    for (int q = 0; q < VECTORS_AT_ONCE; q++) _mm_storeu_si128((__m128i *)dots[q], sum_lanes_avx512(sums[q]));
+}
+
+/* The same keys as those of score_tile. The last group may write up to three keys that are not used. */
+static void score_tiles_avx512(const qv_codec *codec, const qv_query *const *queries, int n, int first, int count,
+                               const float *scales, float (*keys)[QV_MAX_CENTROIDS]) {
+    for (int i = 0; i < count; i += QV_GROUP) {
+        const uint8_t *rows[QV_GROUP];
+        int32_t dots[VECTORS_AT_ONCE][QV_GROUP];
+        for (int r = 0; r < QV_GROUP; r++) rows[r] = offset_row(codec, first + (i + r < count ? i + r : count - 1));
+        dots_avx512(queries, rows, codec->offset_codec->data_size, dots);
+        for (int q = 0; q < n; q++) {
+            qv_mask4 dot = *(const qv_mask4 *)dots[q] - queries[q]->offset;
+            qv_lanes4 scale = *(const qv_lanes4 *)(scales + first + i);
+            *(qv_lanes4 *)(keys[q] + first + i) =
+                scale * __builtin_convertvector(dot, qv_lanes4) * queries[q]->per_scale;
+        }
+    }
+}
+#endif
+
+static score_tiles_fn score_tiles_of(const qv_codec *codec) {
+#if defined(__x86_64__)
+    if (codec->simd == QV_AVX512) return score_tiles_avx512;
+#endif
+    (void)codec;
+    return score_tiles;
 }
 
 /* All vectors are scored against a tile of centroids while that is in the cache. */
-void qv_locate(const qv_codec *codec, const float *x, int n, qv_located *located) {
-    _Alignas(64) uint8_t buffer[sizeof(qv_query) + QV_MAX_DIM];
+static void find_centroids(const qv_codec *codec, const uint8_t *coded, size_t size, int n, qv_located *located) {
     float keys[QV_LOCATED_MAX][QV_MAX_CENTROIDS];
+    offset_factors factors;
+    score_tiles_fn score = score_tiles_of(codec);
+    load_factors(codec, &factors);
+    for (int first = 0; first < codec->n_offsets; first += TILE) {
+        int count = codec->n_offsets - first < TILE ? codec->n_offsets - first : TILE;
+        for (int i = 0; i < n; i += VECTORS_AT_ONCE) {
+            const qv_query *queries[VECTORS_AT_ONCE];
+            int together = n - i < VECTORS_AT_ONCE ? n - i : VECTORS_AT_ONCE;
+            for (int q = 0; q < VECTORS_AT_ONCE; q++)
+                queries[q] = (const qv_query *)(coded + (size_t)(i + (q < together ? q : 0)) * size);
+            score(codec, queries, together, first, count, factors.scale, keys + i);
+        }
+    }
+    for (int i = 0; i < n; i++) located[i].center = nearest_best(keys[i], factors.half, codec->n_offsets);
+}
+
+void qv_locate(const qv_codec *codec, const float *x, int n, qv_located *located) {
+    _Alignas(64) uint8_t coded[sizeof(qv_query) + QV_MAX_DIM];
     size_t size = sizeof(qv_query) + qv_round_up((size_t)codec->dim, QV_BLOCK);
+    qv_flat flat;
     for (int i = 0; i < n; i++) {
         located[i] = (qv_located){.norm2 = qv_norm2(x + (size_t)i * (size_t)codec->dim, codec->dim)};
         if (codec->n_offsets == 0) continue;
         qv_source source = qv_source_of(codec, x + (size_t)i * (size_t)codec->dim, qv_unit_of(codec, located[i].norm2));
-        code_source(&source, (qv_query *)(buffer + (size_t)i * size));
+        qv_flatten(&source, &flat);
+        code_source(&flat.source, (qv_query *)(coded + (size_t)i * size));
     }
-    for (int first = 0; first < codec->n_offsets; first += TILE) {
-        int count = codec->n_offsets - first < TILE ? codec->n_offsets - first : TILE;
-        for (int i = 0; i < n; i++)
-            score_tile(codec, (const qv_query *)(buffer + (size_t)i * size), first, count, keys[i] + first);
-    }
-    for (int i = 0; i < n && codec->n_offsets > 0; i++) located[i].center = nearest(codec, keys[i]);
+    if (codec->n_offsets > 0) find_centroids(codec, coded, size, n, located);
 }
 
 int qv_located_at_once(const qv_codec *codec) {

@@ -46,7 +46,7 @@ typedef struct {
 } qv_located;
 
 /* Vectors that qv_locate takes at once: as many as its buffer holds, one of QV_MAX_DIM dims at least. */
-#define QV_LOCATED_MAX 8
+#define QV_LOCATED_MAX 16
 int qv_located_at_once(const qv_codec *codec);
 
 /* Find the centroids of n vectors. */
@@ -82,6 +82,16 @@ QV_INLINE qv_lanes4 qv_centroid_keys(const qv_codec *codec, const qv_query *quer
 void qv_add_centroid(const qv_codec *codec, float scale, float *x);
 
 double qv_source_norm2(const qv_source *source);
+
+/* The values of a source, padded with zeros to whole blocks. A source of more than QV_FLAT_MAX dims is not copied. */
+#define QV_FLAT_MAX 8192
+typedef struct {
+    _Alignas(64) float values[QV_FLAT_MAX];
+    qv_source source; /* the copy, or the source itself; with the centroid's offset */
+    double norm2;
+} qv_flat;
+
+void qv_flatten(const qv_source *source, qv_flat *flat);
 
 /* Result of encoding a source r = x' - o: scale: step of the codes v; along: <o, v> in steps of both; norm2: |r|^2. */
 typedef struct {

@@ -64,15 +64,6 @@ QV_TARGET_AVX2 static void int8_score_avx2(const qv_codec *codec, const qv_query
     else int8_group_score_avx2(codec, query, rows, n, keys);
 }
 
-/* The four lane sums of each vector, as one vector of four totals. */
-QV_TARGET_AVX512 static inline __m128i sum_lanes_avx512(const __m512i *v) {
-    __m512i a = _mm512_add_epi32(_mm512_unpacklo_epi32(v[0], v[1]), _mm512_unpackhi_epi32(v[0], v[1]));
-    __m512i b = _mm512_add_epi32(_mm512_unpacklo_epi32(v[2], v[3]), _mm512_unpackhi_epi32(v[2], v[3]));
-    __m512i c = _mm512_add_epi32(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
-    __m256i d = _mm256_add_epi32(_mm512_castsi512_si256(c), _mm512_extracti64x4_epi64(c, 1));
-    return _mm_add_epi32(_mm256_castsi256_si128(d), _mm256_extracti128_si256(d, 1));
-}
-
 QV_TARGET_AVX512 static inline void int8_dots_avx512(const qv_codec *codec, const qv_query *query,
                                                      const uint8_t *const *rows, int32_t *out) {
     const int8_t *q = qv_payload(query);

@@ -1,9 +1,10 @@
-/* Graph construction: pruned out-edges, reverse edges, and the tree that keeps every row reachable.
+/* Graph construction by insertion: pruned out-edges, reverse edges, and the spanning tree that keeps every row reachable.
  *
- * A batch is linked in three steps. Threads need no locks, and the result does not depend on their number:
- *   1. qv_link_out    each new row searches the graph as it was before the batch        parallel over new rows
- *   2. qv_link_in     each target takes its reverse edges, nearest first                 parallel over targets
- *   3. qv_link_tree   each new row gets one incoming edge that pruning never removes     in row order
+ * A batch of rows is linked in three steps. Threads need no locks, and the result does not depend on their number:
+ *   1. qv_link_out    finds the neighbors of a new row by a search of the graph as it     parallel over new rows
+ *                     was before the batch
+ *   2. qv_link_in     adds the reverse edges of a row, nearest first                       parallel over these rows
+ *   3. qv_link_tree   adds one tree edge to a new row, which pruning never removes         in row order
  * Pruning follows HNSW and Vamana: Malkov & Yashunin 2018 (alg. 4), Subramanya et al. 2019 (RobustPrune).
  */
 #include "graph/edges.h"
@@ -53,7 +54,8 @@ int qv_prune(const qv_graph *graph, qv_edge *edges, int n, int limit, const qv_d
     return kept;
 }
 
-/* Score all rows of the batch: a search cannot find rows that are not linked yet, for example in sorted data. */
+/* Score all rows of the batch. A search cannot find these, because they are not linked yet; in sorted data, they are the
+ * nearest neighbors of each other. */
 static int score_batch(const qv_graph *graph, uint32_t row, const uint32_t *batch, uint32_t n, const qv_query *query,
                        qv_scratch *s) {
     for (uint32_t i = 0; i < n;) {
@@ -70,7 +72,7 @@ static int score_batch(const qv_graph *graph, uint32_t row, const uint32_t *batc
     return QV_OK;
 }
 
-/* A row of the pool with an equal code; QV_NO_ROW: none. */
+/* Find a row of the pool with an equal code; QV_NO_ROW: none. */
 static uint32_t equal_of(const qv_graph *graph, const uint8_t *code, const qv_duplicates *duplicates,
                          const qv_pool *pool) {
     for (int i = 0; i < pool->size; i++) {
@@ -155,25 +157,34 @@ int qv_pending_links(const qv_graph *graph, uint32_t row, uint32_t first, uint32
     return n;
 }
 
+/* Copy the links whose rows the list does not name yet as edges, at most `most`. Two rows of a batch may have chosen each
+ * other: each list then has the other row before its reverse edge arrives. Returns the number of edges. */
+static int missing_edges(const qv_graph *graph, const uint32_t *list, const qv_link *links, int n, int most,
+                         qv_edge *edges) {
+    int missing = 0;
+    for (int i = 0; i < n && missing < most; i++)
+        if (!has_edge(list, graph->degree, links[i].row)) edges[missing++] = (qv_edge){links[i].row, links[i].key};
+    return missing;
+}
+
 int qv_link_in(const qv_graph *graph, const qv_link *links, int n, qv_scratch *s) {
     uint32_t target = links[0].target;
     uint32_t *list = (uint32_t *)qv_row(graph->adjacency, target);
     if (!list) return QV_DAMAGED;
-    qv_note_change(graph, target);
+    qv_edge edges[QV_PRUNE_MAX];
     int size = (int)qv_list_size(list, graph->degree);
+    n = missing_edges(graph, list, links, n, QV_PRUNE_MAX - size, edges + size); /* links come nearest first */
+    if (n > 0) qv_note_change(graph, target);
     if (size + n <= (int)graph->degree) {
-        for (int i = 0; i < n; i++) list[size + i] = links[i].row;
+        for (int i = size; i < size + n; i++) list[i] = edges[i].row;
         return QV_OK;
     }
     const uint8_t *code = qv_row(graph->codes, target);
     if (!code) return QV_DAMAGED;
-    qv_edge edges[QV_PRUNE_MAX];
     qv_query *query = (qv_query *)s->query;
     qv_prepare_row(graph->codec, code, query);
     int status = score_list(graph, query, list, size, edges, s);
     if (status) return status;
-    if (n > QV_PRUNE_MAX - size) n = QV_PRUNE_MAX - size; /* links come nearest first */
-    for (int i = 0; i < n; i++) edges[size + i] = (qv_edge){links[i].row, links[i].key};
     qsort(edges, (size_t)(size + n), sizeof *edges, qv_by_key);
     qv_duplicates duplicates = qv_duplicates_of(graph->codec, query, code);
     int kept = qv_prune(graph, edges, size + n, (int)(graph->degree - graph->degree / QV_SLACK), &duplicates, s);
@@ -182,13 +193,13 @@ int qv_link_in(const qv_graph *graph, const qv_link *links, int n, qv_scratch *s
     return QV_OK;
 }
 
-/* Make the edge to `row` in the parent's list a tree edge: the edge that exists, a free place, or the last edge
- * outside of the tree. Tree edges may take half of a list. Returns 0 if no place is left. */
+/* Add a tree edge to `row` to the parent's list. It takes the slot of an edge to the row that exists, else a free slot, else
+ * the slot of the last edge that is no tree edge. Tree edges may take half of a list. Returns 0 if they do already. */
 static int add_tree_edge(const qv_graph *graph, uint32_t parent, uint32_t *list, uint32_t row) {
-    uint32_t degree = graph->degree, size = qv_list_size(list, degree), n_tree = 0, place = QV_NO_ROW;
+    uint32_t degree = graph->degree, size = qv_list_size(list, degree), n_tree = 0, slot = QV_NO_ROW;
     for (uint32_t i = 0; i < size; i++) {
         n_tree += (list[i] & QV_TREE) != 0;
-        if (!(list[i] & QV_TREE)) place = i;
+        if (!(list[i] & QV_TREE)) slot = i;
         if ((list[i] & QV_ROW_MASK) == row) {
             list[i] |= QV_TREE;
             qv_note_change(graph, parent);
@@ -196,13 +207,13 @@ static int add_tree_edge(const qv_graph *graph, uint32_t parent, uint32_t *list,
         }
     }
     if (n_tree >= degree / 2) return 0;
-    if (size < degree) place = size;
-    list[place] = row | QV_TREE;
+    if (size < degree) slot = size;
+    list[slot] = row | QV_TREE;
     qv_note_change(graph, parent);
     return 1;
 }
 
-/* A place is always found: the tree has leaves. */
+/* A row with room is always found, because the leaves of the tree have no tree edges. */
 int qv_attach_below(const qv_graph *graph, uint32_t parent, uint32_t row) {
     for (uint32_t depth = 0; depth <= graph->n; depth++) {
         uint32_t *list = (uint32_t *)qv_row_mut(graph->adjacency, parent), next = QV_NO_ROW;
@@ -217,7 +228,8 @@ int qv_attach_below(const qv_graph *graph, uint32_t parent, uint32_t row) {
     return QV_DAMAGED;
 }
 
-/* Candidates for the parent: neighbors with an edge to the row, then any neighbor, then a descendant of one. */
+/* The parent is the first neighbor that already has an edge to the row, else the first that has room for a tree edge, else
+ * a row below the nearest neighbor. */
 int qv_link_tree(const qv_graph *graph, uint32_t row, uint32_t fallback, const uint64_t *excluded) {
     const uint32_t *own = (const uint32_t *)qv_row(graph->adjacency, row);
     if (!own) return QV_DAMAGED;
@@ -234,12 +246,26 @@ int qv_link_tree(const qv_graph *graph, uint32_t row, uint32_t fallback, const u
     return qv_attach_below(graph, nearest == QV_NO_ROW ? fallback : nearest, row);
 }
 
+/* The row that a duplicate is attached below: the first one with an equal code to which it has an edge that is not a
+ * tree edge. The row itself, if there is none. */
+static uint32_t linked_row_of(const qv_graph *graph, uint32_t row) {
+    const uint32_t *list = (const uint32_t *)qv_row(graph->adjacency, row);
+    const uint8_t *code = qv_row(graph->codes, row);
+    for (uint32_t i = 0; list && code && i < graph->degree && list[i] != QV_NO_ROW; i++) {
+        if (list[i] & QV_TREE || list[i] >= graph->n || qv_is_set(graph->deleted, list[i])) continue;
+        const uint8_t *other = qv_row(graph->codes, list[i]);
+        if (other && qv_equal_codes(graph->codec, code, other)) return list[i];
+    }
+    return row;
+}
+
 int qv_link_duplicate(const qv_graph *graph, uint32_t row, uint32_t first) {
-    uint32_t *own = (uint32_t *)qv_row_mut(graph->adjacency, row), used = 0, n_hung = 0;
+    first = linked_row_of(graph, linked_row_of(graph, first)); /* the first was deleted when a row was attached */
+    uint32_t *own = (uint32_t *)qv_row_mut(graph->adjacency, row), used = 0, n_attached = 0;
     const uint32_t *above = (const uint32_t *)qv_row(graph->adjacency, first);
     const uint8_t *code = qv_row(graph->codes, row);
     if (!own || !above || !code) return QV_DAMAGED;
-    uint32_t hung[QV_DEGREE_MAX], size = qv_list_size(above, graph->degree);
+    uint32_t attached[QV_DEGREE_MAX], size = qv_list_size(above, graph->degree);
     qv_note_change(graph, row);
     memset(own, 0xFF, graph->degree * sizeof *own);
     own[used++] = first;
@@ -248,12 +274,13 @@ int qv_link_duplicate(const qv_graph *graph, uint32_t row, uint32_t first) {
         const uint8_t *other_code = other < graph->n ? qv_row(graph->codes, other) : NULL;
         if (!other_code) return QV_DAMAGED;
         if (qv_equal_codes(graph->codec, code, other_code)) {
-            if (above[i] & QV_TREE) hung[n_hung++] = other;
+            if (above[i] & QV_TREE) attached[n_attached++] = other;
         } else if (used < graph->degree - graph->degree / QV_SLACK) {
             own[used++] = other;
         }
     }
-    return qv_attach_below(graph, n_hung > 0 && n_hung >= graph->degree / 8 ? hung[row % n_hung] : first, row);
+    return qv_attach_below(graph,
+                           n_attached > 0 && n_attached >= graph->degree / 8 ? attached[row % n_attached] : first, row);
 }
 
 static int64_t mark(const qv_graph *graph, uint32_t row, uint64_t *reached, uint32_t *queue, int64_t tail) {

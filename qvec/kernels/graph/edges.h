@@ -10,7 +10,7 @@
 #define QV_PRUNE_MAX 512 /* candidates that are tried */
 #define QV_SLACK 8       /* a full list is pruned to leave 1/8 of its slots free for later reverse edges */
 #define QV_DUPLICATE_SLACK \
-    1e-6f /* relative to the larger of |x|^2 and a node's key to itself: tolerance for equal vectors */
+    1e-6f /* tolerance for the keys of equal vectors, relative to the larger of |x|^2 and a node's key to itself */
 
 typedef struct {
     uint32_t row; /* with QV_TREE if it is a tree edge */

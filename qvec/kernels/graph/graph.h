@@ -23,7 +23,8 @@ typedef struct {
     const uint64_t *deleted;  /* bitmap of rows that get no new edges, or NULL */
     const uint64_t *removing; /* bitmap of rows that a repair takes out, or NULL */
     const uint64_t *repeats;  /* bitmap of rows that walks skip, because other rows have equal codes; or NULL */
-    int distinct;             /* whether walks skip rows with the code of another row in the pool */
+    int distinct;             /* whether walks skip a row if the pool has one with an equal code */
+    uint32_t *heirs;          /* [n] heirs of removed rows that are known (heir.c), 0 elsewhere; or NULL */
     uint8_t *changed;         /* [n] set to 1 for rows whose list changes, or NULL */
 } qv_graph;
 
@@ -52,7 +53,7 @@ int qv_walk(const qv_graph *graph, const qv_query *query, int ef, qv_scratch *s)
 int qv_walk_filtered(const qv_graph *graph, const qv_query *query, const qv_selection *selection, int ef,
                      qv_scratch *s);
 
-/* qv_walk or qv_walk_filtered, as the `find` of a qv_finder whose index is a qv_graph. */
+/* The `find` function of a qv_finder whose index is a qv_graph: qv_walk or qv_walk_filtered. */
 int qv_walk_find(const void *graph, const qv_search_params *params, const float *original, const float *transformed,
                  qv_scratch *s);
 
@@ -63,26 +64,27 @@ typedef struct {
     float key;
 } qv_link;
 
-/* Find the out-edges of one new row, whose code is stored: search, score the other rows of the batch, prune, write
- * the list. The edges go to `links` [degree] as candidates for reverse edges. Returns their number, or an error. The
- * row's list must be private (qv_row_mut). With graph->distinct, rows of the batch have different codes; if the search
- * meets a row with an equal code, that goes to `equal`, and the list stays empty. */
+/* Find the out-edges of one new row, whose code is stored: search the graph, score the other rows of the batch, prune, and
+ * write the list. `links` [degree] receives the edges, of which reverse edges are made later. Returns their number, or an
+ * error. The row's list must be private (qv_row_mut). With graph->distinct, the rows of the batch must have different
+ * codes. If the search then finds a row with an equal code, `equal` receives it, and the list stays empty. */
 int qv_link_out(const qv_graph *graph, uint32_t row, const uint32_t *batch, uint32_t n_batch, int ef, qv_scratch *s,
                 qv_link *links, uint32_t *equal);
 
-/* Collect the edges of a linked row to rows first..stop - 1 that have no reverse edge yet, as links (at most
- * `degree`). Returns their number, or an error. */
+/* Collect those edges of a linked row that lead to rows first..stop - 1 and have no reverse edge yet; at most `degree`.
+ * Returns their number, or an error. */
 int qv_pending_links(const qv_graph *graph, uint32_t row, uint32_t first, uint32_t stop, qv_scratch *s, qv_link *links);
 
-/* Add n reverse edges to one target: append them, or prune if the list is full. */
+/* Add n reverse edges to the list of one target, except those that it has already. If they do not fit, prune the list. */
 int qv_link_in(const qv_graph *graph, const qv_link *links, int n, qv_scratch *s);
 
-/* Give a row a tree edge from one of its neighbors, or from below the nearest one, but not from `excluded` rows. If
- * all neighbors are excluded, from below `fallback`. */
+/* Add a tree edge to a row: from one of its neighbors that is not excluded, or from a row below the nearest of these. If
+ * all neighbors are excluded, from `fallback` or a row below it. */
 int qv_link_tree(const qv_graph *graph, uint32_t row, uint32_t fallback, const uint64_t *excluded);
 
-/* Attach a new row below a linked row with an equal code: the row gets edges to the neighbors of that row, and a tree
- * edge from it, or from another row that is attached below it when these fill an eighth of its list. */
+/* Attach a new row below a row with an equal code, or below the row that this one is attached to. The new row gets
+ * edges to the neighbors of that row, and a tree edge from it, or from another row that is attached below it when
+ * these fill an eighth of its list. */
 int qv_link_duplicate(const qv_graph *graph, uint32_t row, uint32_t first);
 
 /* --- repair (repair.c) --- */
@@ -90,7 +92,11 @@ int qv_link_duplicate(const qv_graph *graph, uint32_t row, uint32_t first);
 #define QV_REPAIR_TRIES 8 /* candidates for each place in a list */
 #define QV_REPAIR_POOL (QV_REPAIR_TRIES * QV_DEGREE_MAX)
 
-/* Replace removed rows in a list by near neighbors. The scratch's pool must fit QV_REPAIR_POOL candidates. */
+/* The heir of a removed row: the first row with an equal code below it in the tree that is not deleted. It takes the
+ * place of the removed row, to which other rows with this code are attached. QV_NO_ROW: none; or an error. */
+int64_t qv_heir_of(const qv_graph *graph, uint32_t removed);
+
+/* Replace removed rows in a list by their heirs, or by near neighbors. The scratch's pool must fit QV_REPAIR_POOL candidates. */
 int qv_relink(const qv_graph *graph, uint32_t row, qv_scratch *s);
 
 /* Buffers for removing rows from the tree. */
@@ -100,7 +106,7 @@ typedef struct {
     uint32_t *stack;    /* one place for each removed row */
 } qv_detach_buffers;
 
-/* Drop removed rows from a list and reattach the children of those that had a tree edge from the list. */
+/* Remove deleted rows from a list. If a tree edge of the list led to one, attach its children to other rows. */
 int qv_reparent_children(const qv_graph *graph, uint32_t row, const qv_detach_buffers *buffers);
 
 /* Return the root, or the row that replaces a removed one; QV_NO_ROW if all linked rows are removed; or an error. */

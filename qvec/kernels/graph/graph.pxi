@@ -19,6 +19,7 @@ cdef extern from "graph/graph.h" nogil:
         float fill
         const uint64_t *deleted
         const uint64_t *removing
+        uint32_t *heirs
         const uint64_t *repeats
         int distinct
         uint8_t *changed

@@ -1,4 +1,4 @@
-/* A build by partitions: memory, leaders, and the clusters of each row. See partition.h. */
+/* Build of a graph from partitions: memory, leaders, and the clusters of each row. See partition.h. */
 #include <string.h>
 
 #include "graph/partition_common.h"
@@ -64,7 +64,7 @@ void qv_partition_free(qv_partition *p) {
     free(p->reverse);
 }
 
-/* Buffers of `assign_places`, for blocks of at most QV_ASSIGN_BLOCK places and n_leaders leaders. */
+/* Bytes of the buffers of qv_assign_places with n_leaders leaders. */
 size_t qv_assign_bytes(const qv_partition *p, int n_leaders) {
     return qv_tile_set_bytes(p->kernels, QV_ASSIGN_BLOCK, qv_partition_dims(p)) +
            (size_t)QV_TILE_ROWS * (size_t)qv_panels(n_leaders) * QV_TILE_COLUMNS * sizeof(int32_t) +
@@ -116,12 +116,12 @@ static int by_size(const void *a, const void *b) {
     return x->cluster < y->cluster ? -1 : x->cluster > y->cluster;
 }
 
-/* Put sums of counts[0..n - 1] into counts, moved by one place: counts[i + 1] = number of elements before group i + 1. */
+/* Replace the sizes of groups, counts[i + 1] of group i, by the positions at which the groups begin. */
 static void accumulate(uint64_t *counts, size_t n) {
     for (size_t i = 0; i < n; i++) counts[i + 1] += counts[i];
 }
 
-/* Rows get places in the order of their nearest leader, so that candidates are near in memory. */
+/* Number the rows in the order of their nearest leaders: these are their places. */
 static int number_by_cluster(qv_partition *p) {
     size_t n = p->n, fanout = (size_t)p->options.fanout, n_leaders = p->options.n_leaders;
     uint64_t *next = calloc(n_leaders + 1, sizeof *next);

@@ -1,5 +1,5 @@
 # cython: language_level=3
-# The build of a graph by partitions. Relies on graph.pxi.
+# Build of a graph from partitions. Relies on graph.pxi.
 
 cdef extern from "graph/partition.h" nogil:
     const int QV_ASSIGN_ROWS
@@ -11,6 +11,7 @@ cdef extern from "graph/partition.h" nogil:
         uint32_t n_leaders
         uint64_t seed
     ctypedef struct qv_partition:
+        qv_partition_options options
         uint32_t n_parts
     ctypedef struct qv_partition_buffers:
         void *memory
@@ -27,7 +28,7 @@ cdef extern from "graph/partition.h" nogil:
     int qv_partition_prune(qv_partition *p, uint32_t part, qv_partition_buffers *buffers)
     int qv_partition_reverse(qv_partition *p)
     int qv_partition_write(qv_partition *p, uint32_t part, qv_partition_buffers *buffers)
-    int qv_hang_duplicates(const qv_graph *graph, uint32_t row, const uint32_t *duplicates, uint32_t n)
+    int qv_attach_duplicates(const qv_graph *graph, uint32_t row, const uint32_t *duplicates, uint32_t n)
     int qv_partition_tree(const qv_graph *graph, const uint32_t *rows, uint32_t n, uint64_t *waiting, uint32_t *queue)
     int qv_first_equals(const qv_codec *codec, qv_column *codes, const uint32_t *rows, uint32_t n, uint32_t *first)
 
@@ -36,13 +37,13 @@ ctypedef int (*_unit_fn)(qv_partition *p, uint32_t unit, qv_partition_buffers *b
 
 @cython.final
 cdef class PartitionLinker(_GraphWriter):
-    """Builds a graph of all its rows at once. partition.h describes the steps, which are called in this order:
+    """Builds the graph of all its rows at once. partition.h describes the steps, which are called in this order:
 
     assign (each of n_assign units), group, cluster (n_clusters), prune (n_parts), reverse, write (n_parts), tree. Units
     of a step may run on any number of threads.
     codec: int8 with a scale for each row, not under "ip". n, root, alpha, fill: as of a Linker. rows: uint32, distinct.
-    fanout, leaf_fanout: how many clusters, and leaves of each, a row belongs to. nearest: rows of a leaf that are
-    candidates for each other. n_leaders: number of clusters.
+    fanout: number of clusters that a row belongs to; leaf_fanout: number of leaves in each of them. nearest: number of
+    candidates that a row gets from a leaf. n_leaders: number of clusters.
     """
 
     cdef qv_partition _p
@@ -97,6 +98,11 @@ cdef class PartitionLinker(_GraphWriter):
         """Bytes of the candidates and lists of one of n_parts parts of the rows."""
         return qv_part_bytes(&self._p)
 
+    @property
+    def cluster_bytes(self):
+        """Bytes of the rows and of the members of all clusters."""
+        return self._count * (1 + self._p.options.fanout) * sizeof(uint32_t)
+
     def spill(self, uint32_t n_in_memory, buffer):
         """Keep the parts from n_in_memory on in a writable buffer of part_bytes for each."""
         cdef uint8_t[::1] spilled = buffer
@@ -117,7 +123,7 @@ cdef class PartitionLinker(_GraphWriter):
         self._check(status)
 
     def cluster(self, uint32_t unit):
-        """Find candidates among the rows of a cluster; the largest clusters come first."""
+        """Find candidates among the rows of a cluster. Unit 0 is the largest cluster, unit 1 the next."""
         self._run(<_unit_fn>qv_partition_cluster, unit, self.n_clusters)
 
     def prune(self, uint32_t unit):
@@ -136,12 +142,12 @@ cdef class PartitionLinker(_GraphWriter):
         self._run(<_unit_fn>qv_partition_write, unit, self.n_parts)
 
     def tree(self, equal, first):
-        """Hang `equal`, uint32 rows, below `first`, ascending rows with the same codes, and mark the tree edges."""
+        """Attach `equal`, uint32 rows, below `first`, ascending rows with the same codes, and mark the tree edges."""
         cdef const uint32_t[::1] below = np.ascontiguousarray(equal, np.uint32)
         cdef const uint32_t[::1] above = np.ascontiguousarray(first, np.uint32)
         cdef uint32_t n_below = <uint32_t>below.shape[0], i = 0, stop
         if above.shape[0] != n_below or n_below and max(np.max(equal), np.max(first)) >= self.g.n:
-            raise ValueError("rows to hang and the rows above them must be as many, and below n")
+            raise ValueError("duplicates and the rows above them must be as many, and below n")
         cdef cnp.ndarray bits = np.zeros((self.g.n + 63) // 64, np.uint64)
         cdef uint64_t *waiting = <uint64_t *>cnp.PyArray_DATA(bits)
         cdef uint32_t *queue = <uint32_t *>malloc((<size_t>self.g.n + 1) * sizeof(uint32_t))
@@ -157,7 +163,7 @@ cdef class PartitionLinker(_GraphWriter):
                 while stop < n_below and above[stop] == above[i]:
                     waiting[below[stop] >> 6] |= <uint64_t>1 << (below[stop] & 63)
                     stop += 1
-                status = qv_hang_duplicates(&self.g, above[i], &below[i], stop - i)
+                status = qv_attach_duplicates(&self.g, above[i], &below[i], stop - i)
                 i = stop
             if status >= 0:
                 status = qv_partition_tree(&self.g, &self._rows[0], self._count, waiting, queue)

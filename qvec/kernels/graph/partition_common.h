@@ -1,4 +1,4 @@
-/* What the files of a build by partitions share. */
+/* Functions that the files of a build from partitions share. */
 #ifndef QV_PARTITION_COMMON_H
 #define QV_PARTITION_COMMON_H
 
@@ -14,7 +14,7 @@ static inline uint64_t qv_mixed(uint64_t x) { /* splitmix64 */
     return x ^ x >> 31;
 }
 
-/* A random element of part i of n_parts equal parts of 0..n - 1. */
+/* A random number from part i when 0..n - 1 is cut into n_parts equal parts. */
 static inline uint32_t qv_sampled(uint64_t seed, uint32_t i, uint32_t n_parts, uint32_t n) {
     uint64_t first = (uint64_t)i * n / n_parts, stop = (uint64_t)(i + 1) * n / n_parts;
     return (uint32_t)(first + qv_mixed(seed * 0x9E3779B97F4A7C15ull + i) % (stop - first));
@@ -35,7 +35,7 @@ int qv_partition_reserve(qv_partition_buffers *buffers, size_t bytes);
 /* Bytes of `memory` for qv_assign_places. */
 size_t qv_assign_bytes(const qv_partition *p, int n_leaders);
 
-/* The `fanout` nearest leaders of each of n places, nearest first; owner[n][fanout]. Returns QV_OK or an error. */
+/* Write the `fanout` nearest leaders of each of n places, nearest first, to owner[n][fanout]. Returns QV_OK or an error. */
 int qv_assign_places(const qv_partition *p, const qv_tile_set *leaders, const uint32_t *places, uint32_t n, int fanout,
                      uint32_t *owner, uint8_t *memory);
 

@@ -1,13 +1,13 @@
-/* Clusters of a build by partitions: division into leaves, and the candidates that a leaf gives to reservoirs. */
+/* Build of a graph from partitions: dividing clusters into leaves, and the candidates that rows get from a leaf. */
 #include <string.h>
 
 #include "graph/partition_common.h"
 #include "graph/reservoir.h"
 
-#define LEAF_TARGET 256 /* rows of a leaf on average, before small leaves are put together */
-#define LEAF_MIN 64
-#define LEAF_MAX 512
-#define SPLITS_MAX 4 /* divisions of a leaf before it is cut: equal rows cannot be told apart */
+#define LEAF_TARGET 256 /* average rows of a leaf, before small leaves are merged */
+#define LEAF_MIN 64     /* smaller leaves are merged */
+#define LEAF_MAX 512    /* larger leaves are divided again ... */
+#define SPLITS_MAX 4    /* ... up to this many times, then cut into pieces: leaders cannot divide rows that are equal */
 
 typedef struct {
     qv_partition *p;
@@ -50,8 +50,8 @@ static int is_near(const leaf_buffers *leaf, int k, uint32_t of, uint32_t other)
     return 0;
 }
 
-/* Group the ways back: of each edge i -> j of `near`, j -> i unless it is there. */
-static void turn_back(leaf_buffers *leaf, int m, int k) {
+/* For each row of the leaf, list in `back` the rows that have it among their nearest, except its own nearest. */
+static void collect_back(leaf_buffers *leaf, int m, int k) {
     uint32_t *first = leaf->back_first;
     memset(first, 0, ((size_t)m + 1) * sizeof *first);
     for (int pass = 0; pass < 2; pass++) {
@@ -68,7 +68,7 @@ static void turn_back(leaf_buffers *leaf, int m, int k) {
     first[0] = 0;
 }
 
-/* Score all pairs of m places, ascending, and give the nearest to the reservoirs. */
+/* Score all pairs of a leaf of m places, ascending. Each row and its nearest become candidates of each other. */
 static int join_leaf(leaf_buffers *leaf, const uint32_t *places, int m) {
     qv_partition *p = leaf->p;
     int k = p->options.nearest, n_panels = qv_panels(m);
@@ -88,7 +88,7 @@ static int join_leaf(leaf_buffers *leaf, const uint32_t *places, int m) {
             for (int j = first * QV_TILE_COLUMNS; j <= i + r; j++) keys[(size_t)r * LEAF_PITCH + (size_t)j] = QV_NO_KEY;
     }
     p->kernels->leaf(leaf->keys, LEAF_PITCH, m, k, leaf->minima, leaf->near, leaf->found);
-    turn_back(leaf, m, k);
+    collect_back(leaf, m, k);
     qv_give_fn give = qv_give_of(p->graph->codec->simd);
     for (int i = 0; i < m; i++) {
         qv_reservoir *r = p->reservoirs[places[i] / QV_PRUNE_ROWS] + places[i] % QV_PRUNE_ROWS;
@@ -114,8 +114,8 @@ static int join_merged(leaf_buffers *leaf, uint32_t *places, int m) {
     return join_leaf(leaf, places, n);
 }
 
-/* Divide places into lists by their nearest leaders among them, and join those: small ones together, large ones divided
- * again. The memory of a division is freed when it ends. */
+/* Choose leaders among n places, assign each place to its nearest leaders, and process the resulting leaves: small ones
+ * are merged, large ones are divided again. */
 static int divide(leaf_buffers *leaf, const uint32_t *places, uint32_t n, int fanout, uint64_t seed, int depth) {
     qv_partition *p = leaf->p;
     if (n <= LEAF_MAX) return join_leaf(leaf, places, (int)n);

@@ -1,4 +1,4 @@
-/* The second half of a build by partitions: pruned lists, reverse edges, duplicates and the tree. See partition.h. */
+/* Build of a graph from partitions: pruning, reverse edges, duplicates and the spanning tree. See partition.h. */
 #include <string.h>
 
 #include "graph/partition.h"
@@ -39,7 +39,7 @@ static int prune_place(qv_partition *p, const qv_reservoir *r, uint32_t place, u
     return QV_OK;
 }
 
-/* Memory of the lists of a part: behind its reservoirs where these are in `spill`. */
+/* Memory of the lists of a part. In `spill`, they follow the reservoirs of the part. */
 static uint32_t *make_lists(const qv_partition *p, uint32_t part) {
     if (part < p->n_in_memory) return malloc(QV_PRUNE_ROWS * p->graph->degree * sizeof(uint32_t));
     uint8_t *reservoirs = p->spill + (part - p->n_in_memory) * qv_part_bytes(p);
@@ -84,7 +84,8 @@ int qv_partition_reverse(qv_partition *p) {
     }
     for (uint32_t i = 0; i < p->n; i++) first[i + 2] += first[i + 1];
     p->reverse = malloc((size_t)(first[p->n + 1] + 1) * sizeof *p->reverse);
-    for (uint32_t i = 0; p->reverse && i < p->n; i++) { /* first[t + 1] moves from the begin of t to its end */
+    for (uint32_t i = 0; p->reverse && i < p->n;
+         i++) { /* first[t + 1] starts where the edges to t begin, and ends where they end */
         const uint32_t *list = list_of(p, i);
         for (uint32_t j = 0; j < degree && list[j] != QV_NO_ROW; j++)
             p->reverse[first[place_of[list[j]] + 1]++] = p->rows[i];
@@ -115,7 +116,7 @@ static int contains(const uint32_t *list, int n, uint32_t row) {
     return found;
 }
 
-/* Join a list and its reverse edges; prune them if they do not fit. */
+/* Store the list of a place with its reverse edges, pruned if there are too many. */
 static int write_place(qv_partition *p, uint32_t place, qv_scratch *s) {
     const qv_graph *graph = p->graph;
     int degree = (int)graph->degree, n = 0;
@@ -129,7 +130,8 @@ static int write_place(qv_partition *p, uint32_t place, qv_scratch *s) {
     int n_own = n, scored = 0;
     for (uint64_t i = p->reverse_first[place]; i < p->reverse_first[place + 1]; i++) {
         if (contains(own, n_own, p->reverse[i])) continue;
-        if (n == QV_PRUNE_MAX || (n == degree && scored == 0)) { /* too many: the nearest half stays */
+        if (n == QV_PRUNE_MAX ||
+            (n == degree && scored == 0)) { /* no room for more: score what is there, and keep the nearest half */
             if (scored == 0) qv_prepare_row(graph->codec, code, (qv_query *)s->query);
             if (score_edges(graph, edges + scored, n - scored, s)) return QV_DAMAGED;
             scored = n;
@@ -162,7 +164,7 @@ int qv_partition_write(qv_partition *p, uint32_t part, qv_partition_buffers *b) 
     return QV_OK;
 }
 
-int qv_hang_duplicates(const qv_graph *graph, uint32_t row, const uint32_t *duplicates, uint32_t n) {
+int qv_attach_duplicates(const qv_graph *graph, uint32_t row, const uint32_t *duplicates, uint32_t n) {
     uint32_t degree = graph->degree, n_first = n < degree / 8 ? n : degree / 8, fan = degree / 2;
     uint32_t *own = (uint32_t *)qv_row_mut(graph->adjacency, row);
     if (!own) return QV_DAMAGED;
@@ -183,7 +185,8 @@ int qv_hang_duplicates(const qv_graph *graph, uint32_t row, const uint32_t *dupl
     return QV_OK;
 }
 
-/* Visit all that is reachable from the rows queue[0..tail - 1]. Returns the new tail. */
+/* Visit the rows of `waiting` that are reachable from queue[head..tail - 1], mark the edges by which they are reached as
+ * tree edges, and append them to the queue. At most half of a list are tree edges. Returns the new tail, or an error. */
 static int64_t spread(const qv_graph *graph, uint64_t *waiting, uint32_t *queue, int64_t head, int64_t tail) {
     while (head < tail) {
         uint32_t *list = (uint32_t *)qv_row_mut(graph->adjacency, queue[head++]), n_tree = 0;
@@ -241,7 +244,8 @@ static uint64_t hash_bytes(const uint8_t *bytes, size_t n) { /* n: a multiple of
 int qv_first_equals(const qv_codec *codec, qv_column *codes, const uint32_t *rows, uint32_t n, uint32_t *first) {
     size_t bytes = qv_compared_bytes(codec), places = 16;
     while (places < 2 * (size_t)n) places *= 2;
-    uint64_t *table = malloc(places * sizeof *table); /* a hash's high half, and the index of the first row */
+    uint64_t *table =
+        malloc(places * sizeof *table); /* high half: of a hash; low half: index of the first row that has it */
     if (!table) return QV_NO_MEMORY;
     memset(table, 0xFF, places * sizeof *table);
     int status = QV_OK;

@@ -1,13 +1,19 @@
-/* Graph repair: takes deleted rows out of the graph and reconnects their neighbors.
+/* Graph repair: removes deleted rows from the graph and reconnects their neighbors.
  *
- * The rows to remove are fixed when a repair begins (graph->removing), so its passes can stop after any list and
- * resume:
+ * The rows to remove are fixed when a repair begins (graph->removing). The work can stop after any list and continue
+ * later:
  *   qv_replace_root        replaces a root that is being removed by a row below it             once
- *   qv_relink              replaces removed rows in a list by the best of their neighbors      parallel over lists
+ *   qv_relink              replaces removed rows in a list by their heirs, or by the best      parallel over lists
+ *                          of their neighbors
  *   qv_reparent_children   gives the children of removed rows new parents in the tree          in row order
- * Lists are reconnected as in FreshDiskANN (Singh et al. 2021, arXiv 2105.09613, algorithm 4). After the passes,
- * only the lists of removed rows name a removed row. Each remaining row has exactly one tree edge to it, and the
- * tree has no cycle: the new parent of a subtree is either an ancestor of it or was checked to be outside of it.
+ * Lists are reconnected as in FreshDiskANN (Singh et al. 2021, arXiv 2105.09613, algorithm 4). When the repair ends,
+ * only the lists of removed rows name a removed row. Exactly one tree edge leads to each remaining row, and the tree has
+ * no cycle: the new parent of a subtree is an ancestor of it, or was checked to be outside of it.
+ *
+ * Duplicates are attached below the linked row of their group, and only that row has good edges to other rows. If it is
+ * removed, one of the duplicates becomes its heir: it takes the removed row's place in all lists, and the removed row's
+ * neighbors. Without heirs, duplicates would be linked to each other, and searches that meet them would find no other
+ * rows.
  */
 #include "graph/edges.h"
 #include "codec/simd.h"
@@ -19,15 +25,41 @@ static const uint32_t *read_list(const qv_graph *graph, uint32_t row) {
     return row < graph->n ? (const uint32_t *)qv_row(graph->adjacency, row) : NULL;
 }
 
-/* A list, split: edges that stay, tree edges to removed rows, and removed rows whose neighbors are candidates. */
+/* The parts of a list: edges that stay, tree edges to removed rows, and removed rows whose neighbors are candidates. */
 typedef struct {
     qv_edge kept[QV_DEGREE_MAX];
     uint32_t tree[QV_DEGREE_MAX], removing[QV_REMOVING_MAX];
     int n_kept, n_tree, n_removing;
+    int inherits; /* whether the row is the heir of a removed one */
 } list_parts;
 
+/* Replace a removed neighbor by its heir. Returns 1 if that was done, 0 if it has none or is replaced by candidates, or
+ * an error. An heir is not added to rows with its code that had a tree edge to the removed row: they have an edge to
+ * another row with this code. */
+static int replace_by_heir(const qv_graph *graph, uint32_t row, uint32_t edge, int most, list_parts *parts,
+                           qv_scratch *s) {
+    uint32_t removed = edge & QV_ROW_MASK;
+    int64_t heir = qv_heir_of(graph, removed);
+    if (heir < 0) return (int)heir;
+    if (heir == QV_NO_ROW) return 0;
+    if (heir == row) {
+        parts->inherits = 1;
+        return 0;
+    }
+    const uint8_t *code = qv_row(graph->codes, row), *other = qv_row(graph->codes, removed);
+    if (!code || !other) return QV_DAMAGED;
+    if (edge & QV_TREE && qv_equal_codes(graph->codec, code, other)) return 1;
+    if (qv_visit(&s->visited, (uint32_t)heir)) return 1;
+    if (parts->n_kept >= most) return 0;
+    parts->kept[parts->n_kept++].row = (uint32_t)heir;
+    return 1;
+}
+
+/* Returns the number of removed rows in the list, or an error. */
 static int split_list(const qv_graph *graph, uint32_t row, const uint32_t *list, list_parts *parts, qv_scratch *s) {
-    parts->n_kept = parts->n_tree = parts->n_removing = 0;
+    uint32_t removed[QV_DEGREE_MAX];
+    int n_removed = 0;
+    parts->n_kept = parts->n_tree = parts->n_removing = parts->inherits = 0;
     qv_visited_reset(&s->visited);
     qv_visit(&s->visited, row);
     for (uint32_t i = 0; i < graph->degree && list[i] != QV_NO_ROW; i++) {
@@ -39,9 +71,15 @@ static int split_list(const qv_graph *graph, uint32_t row, const uint32_t *list,
             continue;
         }
         if (list[i] & QV_TREE) parts->tree[parts->n_tree++] = list[i];
-        if (parts->n_removing < QV_REMOVING_MAX) parts->removing[parts->n_removing++] = neighbor;
+        removed[n_removed++] = list[i];
     }
-    return parts->n_removing;
+    for (int i = 0; i < n_removed; i++) {
+        int replaced = replace_by_heir(graph, row, removed[i], (int)graph->degree - parts->n_tree, parts, s);
+        if (replaced < 0) return replaced;
+        if (!replaced && parts->n_removing < QV_REMOVING_MAX)
+            parts->removing[parts->n_removing++] = removed[i] & QV_ROW_MASK;
+    }
+    return n_removed;
 }
 
 /* Compute the keys of the edges that stay. */
@@ -106,10 +144,10 @@ static int is_occluded(const qv_graph *graph, const qv_edge *edges, int n, uint3
     return 0;
 }
 
-/* Append to n edges the nearest rows of the pool that no edge occludes, up to `limit` edges. Returns their number. */
-static int fill_list(const qv_graph *graph, qv_edge *edges, int n, int limit, const qv_duplicates *duplicates,
-                     qv_scratch *s) {
-    int duplicates_left = (int)graph->degree / 8;
+/* Append to n edges the nearest rows of the pool that no edge occludes, up to `limit` edges in all, and up to
+ * duplicates_left edges to duplicates. Returns the number of edges. */
+static int fill_list(const qv_graph *graph, qv_edge *edges, int n, int limit, int duplicates_left,
+                     const qv_duplicates *duplicates, qv_scratch *s) {
     for (int i = 0; i < n; i++) duplicates_left -= qv_is_duplicate(duplicates, edges[i].key);
     for (int i = 0; i < s->pool.size && n < limit; i++) {
         uint32_t row = qv_candidate_row(s->pool.slots[i]);
@@ -123,22 +161,26 @@ static int fill_list(const qv_graph *graph, qv_edge *edges, int n, int limit, co
     return n;
 }
 
-/* Edges that are still valid stay; removed ones are replaced by near neighbors of the removed rows. */
+/* Edges that are still valid stay; removed ones are replaced by heirs, or by near neighbors of the removed rows. The list
+ * of an heir, which may have few edges, is filled with the neighbors of the removed row. */
 int qv_relink(const qv_graph *graph, uint32_t row, qv_scratch *s) {
     list_parts parts;
     const uint32_t *list = read_list(graph, row);
     const uint8_t *code = list ? qv_row(graph->codes, row) : NULL;
     if (!code) return QV_DAMAGED;
-    if (!split_list(graph, row, list, &parts, s)) return QV_OK;
-    int size = (int)qv_list_size(list, graph->degree), limit = size - parts.n_tree;
+    int status = split_list(graph, row, list, &parts, s), size = (int)qv_list_size(list, graph->degree);
+    if (status <= 0) return status;
+    int least = parts.inherits ? (int)(graph->degree - graph->degree / QV_SLACK) : 0;
+    int limit = (size > least ? size : least) - parts.n_tree;
     qv_query *query = (qv_query *)s->query;
     qv_prepare_row(graph->codec, code, query);
-    qv_pool_reset(&s->pool, QV_REPAIR_TRIES * (size - parts.n_kept));
-    int status = score_kept(graph, query, parts.kept, parts.n_kept, s);
+    qv_pool_reset(&s->pool, QV_REPAIR_TRIES * (limit > parts.n_kept ? limit - parts.n_kept : 1));
+    status = score_kept(graph, query, parts.kept, parts.n_kept, s);
     if (!status) status = find_replacements(graph, query, &parts, s);
     if (status) return status;
     qv_duplicates duplicates = qv_duplicates_of(graph->codec, query, code);
-    int n = fill_list(graph, parts.kept, parts.n_kept, limit, &duplicates, s);
+    int duplicates_left = parts.inherits ? 0 : (int)graph->degree / 8;
+    int n = fill_list(graph, parts.kept, parts.n_kept, limit, duplicates_left, &duplicates, s);
     uint32_t *own = n < 0 ? NULL : (uint32_t *)qv_row_mut(graph->adjacency, row);
     if (!own) return QV_DAMAGED;
     qv_note_change(graph, row);

@@ -27,12 +27,14 @@ cdef class GraphRepair(_GraphWriter):
     def __init__(self, Codec codec, Column codes, Column adjacency, n, root, alpha, deleted, removing):
         cdef cnp.ndarray detached = np.zeros((n + 63) // 64, np.uint64), excluded = np.zeros((n + 63) // 64, np.uint64)
         cdef cnp.ndarray stack = np.empty(int(np.bitwise_count(removing).sum()) + 1, np.uint32)
-        self._kept = (removing, detached, excluded, stack)
+        cdef cnp.ndarray heirs = np.zeros(n, np.uint32)
+        self._kept = (removing, detached, excluded, stack, heirs)
         self._buffers.detached = <uint64_t *>cnp.PyArray_DATA(detached)
         self._buffers.excluded = <uint64_t *>cnp.PyArray_DATA(excluded)
         self._buffers.stack = <uint32_t *>cnp.PyArray_DATA(stack)
         self._init(codec, codes, adjacency, n, np.zeros(0, np.uint32), root, alpha, deleted)
         self.g.removing = _bitmap(removing, n)
+        self.g.heirs = <uint32_t *>cnp.PyArray_DATA(heirs)
 
     def replace_root(self):
         """Replace a root that is being removed. Returns the root, None if every linked row is being removed."""

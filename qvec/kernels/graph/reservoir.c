@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-/* Keep the nearest QV_CANDIDATES, ties by place. */
+/* See qv_cut. A bisection finds the largest key that stays. */
 QV_INLINE void cut(qv_reservoir *r) {
     int32_t low = 0, high = r->bound;
     while (low < high) {
@@ -53,7 +53,7 @@ static void empty(qv_reservoir *reservoirs) {
     }
 }
 
-/* The thread that finds the place empty makes the reservoirs; others wait for it. */
+/* The first thread that needs the reservoirs of a part makes them; others wait for it. */
 qv_reservoir *qv_reservoirs_of(qv_partition *p, uint32_t part) {
     static qv_reservoir being_made;
     qv_reservoir **place = &p->reservoirs[part], *found = __atomic_load_n(place, __ATOMIC_ACQUIRE);

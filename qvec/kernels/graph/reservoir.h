@@ -1,17 +1,18 @@
-/* The nearest candidates of a row, gathered by all threads. A reservoir is a set: the order of arrivals has no effect. */
+/* Reservoirs: the nearest candidates of each row, which all threads add to. The order of additions has no effect. */
 #ifndef QV_RESERVOIR_H
 #define QV_RESERVOIR_H
 
 #include "graph/partition.h"
 
-/* Reservoirs of a part of the places, allocated when the first candidate arrives; NULL: no memory. */
+/* The reservoirs of a part, which are allocated when they are first needed; NULL: no memory. */
 qv_reservoir *qv_reservoirs_of(qv_partition *p, uint32_t part);
 
-/* Offer n rows of a leaf to a reservoir that the caller has locked. places: those of the leaf's rows. */
+/* Add n candidates to a reservoir that the caller has locked. near: their keys and their numbers in the leaf; places: of
+ * all rows of the leaf. */
 typedef void (*qv_give_fn)(qv_reservoir *r, const uint32_t *places, const qv_near *near, int n);
 qv_give_fn qv_give_of(int simd);
 
-/* Keep the nearest QV_CANDIDATES, ties by place. */
+/* Keep the nearest QV_CANDIDATES candidates; of equal keys, those of the lowest places. */
 void qv_cut(int simd, qv_reservoir *r);
 
 static inline void qv_pause(void) {

@@ -15,13 +15,13 @@
 #define QV_NO_KEY 0x7F800000 /* +inf: the key of padding */
 #define QV_NEAREST_MAX 16    /* rows that qv_tile_nearest and qv_leaf_nearest can find */
 
-/* Rows prepared for tiles. Arrays have room for n rounded up to QV_TILE_ROWS and QV_TILE_COLUMNS rows. */
+/* Rows in the forms that tiles need. Arrays have room for n rows rounded up to whole tiles. */
 typedef struct {
     int n, dims;
     uint8_t *rows;   /* the codes row by row, as s8 or as int16, qv_tile_row_bytes each */
     uint8_t *panels; /* the same by columns: 4 bytes of 16 rows, the next 4 bytes of them, ... */
     float *norm2, *scale;
-    int32_t *shift; /* what the kernel's dot products exceed <k_i, k_j> by */
+    int32_t *shift; /* of each row: subtracted from the kernel's sums to get <k_i, k_j> */
 } qv_tile_set;
 
 typedef struct {
@@ -38,14 +38,14 @@ typedef struct {
                  size_t pitch);
     /* The k nearest of n_panels panels of keys, nearest first, ties by column. Returns their number. */
     int (*nearest)(const int32_t *keys, int n_panels, int k, qv_near *near);
-    /* The k nearest of each of m rows by the upper triangle of their keys; padding and the rest must be QV_NO_KEY. */
+    /* The k nearest of each of m rows, from the keys above the diagonal; all other keys must be QV_NO_KEY. */
     void (*leaf)(const int32_t *keys, size_t pitch, int m, int k, int32_t *minima, qv_near *near, uint8_t *found);
 } qv_tile_kernels;
 
 /* The kernels of a SIMD level. */
 const qv_tile_kernels *qv_tile_kernels_of(int simd);
 
-/* Take `bytes` from a buffer on a 64-byte boundary, and as many as leave it on one. */
+/* Take `bytes`, rounded up to a multiple of 64, from a buffer that is aligned to 64 bytes. */
 static inline void *qv_take(uint8_t **at, size_t bytes) {
     uint8_t *taken = *at;
     *at += (bytes + 63) / 64 * 64;
@@ -54,10 +54,10 @@ static inline void *qv_take(uint8_t **at, size_t bytes) {
 
 static inline int qv_panels(int n) { return (n + QV_TILE_COLUMNS - 1) / QV_TILE_COLUMNS; }
 
-/* int32 that `minima` of a leaf of at most m rows needs. */
+/* Number of elements of `minima` for a leaf of m rows. */
 static inline size_t qv_leaf_minima(int m) { return (size_t)qv_panels(m) * QV_TILE_COLUMNS * 25; }
 
-/* Bytes that a set of n rows takes, and a set made of such memory (64-byte boundary). */
+/* Bytes of a set of n rows, and the initialization of a set in such memory, which is aligned to 64 bytes. */
 size_t qv_tile_set_bytes(const qv_tile_kernels *kernels, int n, int dims);
 void qv_tile_set_init(qv_tile_set *set, const qv_tile_kernels *kernels, int n, int dims, void *memory);
 

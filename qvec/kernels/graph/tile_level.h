@@ -1,5 +1,6 @@
-/* The kernels of tile.c that need a level's instructions only to be fast. Included once per level, with TARGET, LEVEL(name)
- * and MASK(keys, limits), a bit for each of 16 keys that is at most its limit. */
+/* Kernels of tile.c that are the same on every level, except for the instructions that the compiler uses. tile.c includes
+ * this file once per level, with TARGET, LEVEL(name) and MASK(keys, limits): the bits of those of 16 keys that do not
+ * exceed their limits. */
 
 /* The k-th smallest of n_minima values per lane; out[16]. k is at most QV_NEAREST_MAX. */
 TARGET static void LEVEL(limits)(const int32_t *minima, size_t pitch, int n_minima, int k, int32_t *out) {

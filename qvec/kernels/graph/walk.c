@@ -1,6 +1,8 @@
 #include "graph/graph.h"
 #include "codec/simd.h"
 
+#define DEFERRED_MAX 256
+
 /* Unvisited rows of a list, which are marked as visited. Branch-free: which rows were visited cannot be predicted. */
 static int unvisited(const qv_graph *graph, const uint32_t *list, qv_visited *visited, uint32_t *rows) {
     int n = 0;
@@ -80,18 +82,52 @@ static int seed_pool(const qv_graph *graph, const qv_query *query, qv_scratch *s
     return QV_OK;
 }
 
+/* Candidates that wait until no other one is open. */
+typedef struct {
+    uint64_t slots[DEFERRED_MAX];
+    int n, closed;           /* closed: no more candidates are deferred */
+    uint32_t last, deferred; /* keys of the candidates that were expanded and deferred last */
+} deferred_candidates;
+
+/* Whether to expand a candidate later, because one with the same key was expanded. Rows with equal codes have equal keys,
+ * and each has edges to more of them. They would fill the pool before the walk reaches other rows. */
+static int defer(deferred_candidates *later, uint64_t candidate) {
+    uint32_t key = (uint32_t)(candidate >> 32);
+    int known = key == later->last || (later->n && key == later->deferred);
+    if (!known || later->closed || later->n == DEFERRED_MAX) {
+        later->last = key;
+        return 0;
+    }
+    later->deferred = key;
+    later->slots[later->n++] = candidate;
+    return 1;
+}
+
+/* The nearest candidate that is not deferred; if there is none and no hop is waiting, one that was deferred; else 0. */
+static uint64_t next_candidate(qv_pool *pool, deferred_candidates *later, int waiting) {
+    uint64_t next = qv_pool_pop(pool);
+    while (next && defer(later, next)) next = qv_pool_pop(pool);
+    if (next || waiting || later->n == 0) return next;
+    later->closed = 1;
+    return later->slots[--later->n];
+}
+
 /* The list and codes of the nearest open candidate are prefetched while the previous hop is scored: its neighbors
  * are staged before the pool contains the current hop's results. This costs a few more hops and hides the cache
  * misses. */
 int qv_walk(const qv_graph *graph, const qv_query *query, int ef, qv_scratch *s) {
     int stage = 0, waiting = 0;
+    deferred_candidates later; /* binary codes of different rows often have equal keys */
+    later.n = 0;
+    later.closed = graph->codec->kind == QV_BINARY;
+    later.last = UINT32_MAX; /* the key of no candidate */
     qv_visited_reset(&s->visited);
     for (uint32_t i = 0; graph->repeats && i < (graph->n + 63) / 64; i++) s->visited.bits[i] |= graph->repeats[i];
     qv_pool_reset(&s->pool, ef);
     int status = seed_pool(graph, query, s);
     if (status) return status;
     for (;;) {
-        uint64_t next = qv_pool_pop(&s->pool);
+        uint64_t next = next_candidate(&s->pool, &later, waiting);
         int staged = 0;
         if (next) {
             staged = stage_hop(graph, qv_candidate_row(next), stage, s);
