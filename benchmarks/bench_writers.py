@@ -180,7 +180,9 @@ def readers(folder: Path, processes: int, rows: int, seconds: float) -> dict[str
             reader.stdout.readline()
         first = 100 * len(said[number]) + (1 if number == 1 else 20)  # ids of their own
         writing = [start(many_writers.__file__, "write", path, first + i, 10**6) for i in range(number)]
-        time.sleep(3.0)  # until all of them write
+        logs = [path.with_suffix(f".{first + i}.log") for i in range(number)]
+        while not all(log.exists() and "end" in log.read_text() for log in logs):  # until all of them write
+            time.sleep(0.1)
         for reader in reading:
             print(file=reader.stdin, flush=True)
         said[number] += [json.loads(reader.communicate()[0]) for reader in reading]
