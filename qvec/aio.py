@@ -139,6 +139,7 @@ class AsyncCollection:
     get = _read(Collection.get)
     ids = _read(Collection.ids)
     count = _read(Collection.count)
+    facets = _read(Collection.facets)
     generations = _read(Collection.generations)
     export_calibration = _read(Collection.export_calibration)
     evaluate = _read_long(Collection.evaluate)

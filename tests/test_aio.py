@@ -63,6 +63,7 @@ def test_every_call_of_a_collection_has_a_coroutine() -> None:
         "declarations",
         "code",
         "durability",
+        "embeds_text",
         "dim",
         "fields",
         "fusions",
