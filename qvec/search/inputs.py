@@ -212,7 +212,7 @@ def _text_fields(state: State, weights: Any) -> dict[str, float]:
 def _text_query(state: State, fields: Mapping[str, float], text: Any, name: str) -> Query:
     if not isinstance(text, str):
         raise InputError(f"{name} must be a string, got {type(text).__name__}")
-    if len(text) > MAX_TEXT_BYTES or len(text.encode(errors="replace")) > MAX_TEXT_BYTES:
+    if 4 * len(text) > MAX_TEXT_BYTES and len(text.encode(errors="replace")) > MAX_TEXT_BYTES:
         raise InputError(f"{name} is longer than the limit of {MAX_TEXT_BYTES} bytes")
     terms = []
     for number, (field, weight) in enumerate(fields.items()):
