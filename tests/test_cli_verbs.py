@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,6 +32,7 @@ COMMANDS = {
     "get": ("s.qvec", "1", "2"),
     "head": ("s.qvec", "-n", "3"),
     "count": ("s.qvec", "--where", '{"lang": "de"}'),
+    "facets": ("s.qvec", "lang"),
     "field": ("add", "s.qvec", "page", "int"),
     "search": ("s.qvec", "q.npy", "-k", "3"),
     "delete": ("s.qvec", "5"),
@@ -96,7 +98,7 @@ def give(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
 
 
 def test_every_verb_has_a_command_here_and_prints_json() -> None:
-    assert {*COMMANDS, "demo", "bench"} == set(VERBS)  # these two: tests/test_cli.py, tests/test_cli_bench.py
+    assert {*COMMANDS, "demo", "bench", "mcp"} == set(VERBS)  # demo, bench: test_cli*.py; mcp: frameworks
     for verb in VERBS.values():
         parser = argparse.ArgumentParser()
         verb.configure(parser)
@@ -170,6 +172,26 @@ def test_rows_are_printed_by_id_and_by_filter(run: Run) -> None:
     assert [json.loads(line)["id"] for line in head.splitlines()] == [3, 5]
 
 
+def test_vectors_expire_and_recent_ones_are_first(run: Run) -> None:
+    lines = [{"id": i, "vector": X[i].tolist(), "until": "2000-01-01" if i % 2 else "2100-01-01"} for i in range(20)]
+    lines = [{**line, "at": f"19{70 + line['id']}-01-01"} for line in lines]
+    Path("r.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    fields = ("--field", "until=datetime", "--field", "at=datetime")
+    assert run("import", "t.qvec", "r.jsonl", *fields, "--expires", "until")[0] == 0
+    assert json.loads(run("count", "t.qvec", "--json")[1]) == {"count": 10}
+    assert json.loads(run("info", "t.qvec", "--json")[1])["expired"] == 10
+    np.save("one.npy", X[:1])
+    hits = json.loads(run("search", "t.qvec", "one.npy", "-k", "10", "--boost", "at=1d", "--json")[1])["hits"]
+    assert [hit["id"] for hit in hits][:1] == [0]
+    assert set(hits[0]["parts"]) == {"vector", "decay"}
+    assert "is not FIELD=TIME" in run("search", "t.qvec", "one.npy", "--boost", "at")[2]
+    assert "the half-life must be a time" in run("search", "t.qvec", "one.npy", "--boost", "at=soon")[2]
+    rows = run("head", "t.qvec", "-n", "2", "--order-by", "at", "--desc", "--json", "--no-vectors")[1].splitlines()
+    assert [json.loads(row)["id"] for row in rows] == [18, 16]
+    assert json.loads(run("erase", "t.qvec", "--expired", "--json")[1]) == {"erased": 10}
+    assert "--expires is for a new store" in run("import", "t.qvec", "r.jsonl", "--expires", "until")[2]
+
+
 def test_an_export_can_have_a_filter(run: Run) -> None:
     assert run("export", "s.qvec", "out.npy", "--where", '{"lang": "de"}')[0] == 0
     np.testing.assert_array_equal(np.load("out.npy"), X[::2])
@@ -223,6 +245,46 @@ def test_an_import_takes_codes_that_come_quantized(run: Run) -> None:
         np.testing.assert_array_equal(db.get([3]).vectors, np.load("i8.npy")[3:4])
     assert "must hold integers" in run("import", "u.qvec", "x.npy", "--code", "prequantized")[2]
     assert not Path("u.qvec").exists()
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".jsonl", ".csv"])
+@pytest.mark.parametrize("form", ["int8", "uint8", "binary", "ubinary"])
+def test_an_import_takes_every_form_that_comes_quantized(run: Run, form: str, suffix: str) -> None:
+    shift = {"int8": 0, "uint8": 128, "binary": -128, "ubinary": 0}[form]
+    values = np.packbits(X > 0, axis=1) if "binary" in form else np.clip(40 * X, -127, 127).round()
+    codes = (values.astype(np.int16) + shift).astype(np.uint8 if form[0] == "u" else np.int8)
+    save_rows(f"c{suffix}", codes)
+    assert run("import", "t.qvec", f"c{suffix}", "--code", f"prequantized:dtype={form}")[0] == 0
+    with qvec.open("t.qvec", mode="r") as db:
+        assert db.dim == DIM
+        found = db.get(range(N)).vectors
+        assert found.dtype == codes.dtype
+        np.testing.assert_array_equal(found, codes)
+    save_rows(f"q{suffix}", codes[7:8])
+    (answer,) = map(json.loads, run("search", "t.qvec", f"q{suffix}", "-k", "1", "--json")[1].splitlines())
+    assert answer["hits"][0]["distance"] == 0 or form in ("int8", "uint8")
+    assert answer["hits"][0]["id"] == 7 or "binary" in form  # bits can be equal
+
+
+def save_rows(file: str, rows: np.ndarray[Any, Any]) -> None:
+    """Write the rows of a matrix to a file of the format of its suffix."""
+    if file.endswith(".npy"):
+        np.save(file, rows)
+        return
+    lines = [json.dumps(row) if file.endswith(".jsonl") else ",".join(map(str, row)) for row in rows.tolist()]
+    Path(file).write_text("".join(f"{line}\n" for line in lines))
+
+
+def test_a_code_can_have_options(run: Run) -> None:
+    assert run("import", "t.qvec", "x.npy", "--code", "int8:scale=per_dim,rotate=true")[0] == 0
+    with qvec.open("t.qvec", mode="r") as db:
+        assert '"scale": "per_dim"' in str(db.export_calibration())
+    assert run("requantize", "t.qvec", "mixed:bits=2.5")[0] == 0
+    assert "mixed has no option 'byts'" in run("requantize", "t.qvec", "mixed:byts=2")[2]
+    assert "'mixed:bits' is not of the form NAME:OPTION=VALUE" in run("requantize", "t.qvec", "mixed:bits")[2]
+    assert "dtype must be one of" in run("import", "u.qvec", "x.npy", "--code", "prequantized:dtype=int4")[2]
+    assert not Path("u.qvec").exists()
+    assert "are for a new store" in run("import", "t.qvec", "x.npy", "--code", "mixed:bits=2.5")[2]
 
 
 def test_an_import_names_the_codes_that_there_are(run: Run) -> None:

@@ -16,6 +16,7 @@ PROMISED = re.compile(r"^(?P<code>.*print\(.*\))  # (?P<output>.*)$", re.MULTILI
 RUN = [
     "index.md",
     "getting-started.md",
+    "agents.md",
     *(f"tutorials/{page.name}" for page in sorted((DOCS / "tutorials").glob("*.md"))),
 ]
 

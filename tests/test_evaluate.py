@@ -126,6 +126,10 @@ def test_the_interval_has_the_stated_coverage() -> None:
 
 
 def test_the_interval_of_a_perfect_score_is_that_of_as_many_trials_as_queries() -> None:
+    for n in range(1, 200):
+        for recall in (0.0, 0.5, 1.0):
+            mean, low, high = wilson(np.full(n, recall), 10)
+            assert 0 <= low <= mean <= high <= 1
     mean, low, high = wilson(np.ones(100), 10)
     assert (mean, high) == (1.0, 1.0)
     assert low == pytest.approx(1 - 3.8415 / (100 + 3.8415), abs=1e-4)  # Wilson's z^2 / (n + z^2)

@@ -48,7 +48,7 @@ VECTORS: dict[str, tuple[Any, str]] = {
     "three dimensions": (np.ones((2, 2, DIM)), r"\(n, 8\).*\(2, 2, 8\)"),
     "three dimensions without a row": (np.ones((2, 0, DIM)), r"\(n, 8\).*\(2, 0, 8\)"),
     "a ragged list": ([[1.0] * DIM, [1.0] * (DIM - 1)], "ragged"),
-    "none": (None, "dtype object"),
+    "none": (None, "texts: give one of them"),
     "a string": ("vector", "dtype <U6"),
     "strings": (np.full((2, DIM), "1"), "dtype <U1"),
     "bytes": (b"vector", "dtype"),
@@ -69,6 +69,7 @@ VECTORS: dict[str, tuple[Any, str]] = {
     "a vector that float32 rounds to zero": (np.full((1, DIM), 1e-300), r"\[0\] is the zero vector"),
 }
 QUERIES = {name: case for name, case in VECTORS.items() if name != "none"} | {
+    "a string": ("vector", "open the collection with embed="),
     "an empty list": ([], r"\(n, 8\).*\(0,\)"),
     "one nan": (with_value(NAN)[1].astype(np.float32), r"\[0, 3\] is nan"),
     "one infinity": (with_value(INF)[1].astype(np.float32), r"\[0, 3\] is inf"),

@@ -17,9 +17,12 @@ from qvec._kernels import (
     Column,
     bits_between,
     bits_count,
+    bits_histogram,
     bits_roaring,
     bits_rows,
     bits_set,
+    roaring_count,
+    roaring_fill,
     simd_levels,
 )
 from qvec.common.errors import CorruptError
@@ -107,6 +110,15 @@ def test_serialized_bitmaps_are_read_as_pyroaring_wrote_them(
     assert bits_count(bits) == len(rows)
     assert rows_of(bits) == bits_rows(bits).tolist() == rows
     assert not bits_roaring(data, chunk, n - 1, bitmap(n))  # a row beyond the last
+    mask = np.random.default_rng(chunk).integers(0, MAX, len(bits), np.uint64, endpoint=True)
+    assert roaring_count(data, chunk, n, mask) == bits_count(bits & mask)
+    assert roaring_count(data, chunk, n, ~bitmap(n)) == len(rows)
+    assert roaring_count(data, chunk, n - 1, mask) == -1
+    values = np.full(n, 7, np.uint32) if chunk else guarded(np.full(n, 7, np.uint32))  # pages for one chunk
+    assert roaring_fill(data, chunk, 9, values)
+    assert np.flatnonzero(values == 9).tolist() == rows
+    assert not roaring_fill(data, chunk, 9, np.zeros(n - 1, np.uint32))
+    assert roaring_count(data, chunk + 1, 8 * CHUNK_ROWS, ~bitmap(8 * CHUNK_ROWS)) == -1
     assert not bits_roaring(data, chunk + 1, 8 * CHUNK_ROWS, bitmap(8 * CHUNK_ROWS))
 
 
@@ -118,12 +130,31 @@ def test_no_damage_of_a_serialized_bitmap_reaches_beyond_its_arguments(name: str
     whole = np.frombuffer(stored.serialize(), np.uint8)
     for size in {0, 1, 4, 5, 7, 10, 11, 15, 17, 18, len(whole) - 1} & set(range(len(whole))):
         assert not bits_roaring(guarded(whole[:size].copy()), 0, CHUNK_ROWS, bitmap(CHUNK_ROWS))
+        assert roaring_count(guarded(whole[:size].copy()), 0, CHUNK_ROWS, bitmap(CHUNK_ROWS)) == -1
     for _ in range(60):
         damaged = whole.copy()
         damaged[rng.integers(0, min(len(whole), 24), 3)] = rng.integers(0, 256, 3)
         bits = guarded(bitmap(1000))
         bits_roaring(guarded(damaged), 0, 1000, bits)
         assert all(row < 1000 for row in rows_of(bits))
+        assert roaring_count(guarded(damaged), 0, 1000, guarded(~bitmap(1000))) in range(-1, 1001)
+        roaring_fill(guarded(damaged), 0, 3, guarded(np.zeros(1000, np.uint32)))
+
+
+@pytest.mark.parametrize("n", [1, 63, 64, 65, 1000])
+def test_values_of_rows_are_counted_as_by_numpy(n: int, guarded: Place) -> None:
+    rng = np.random.default_rng(n)
+    values, chosen = guarded(rng.integers(0, 20, n).astype(np.uint32)), rng.random(n) < 0.4
+    bits = guarded(np.packbits(np.pad(chosen, (0, -n % 64)), bitorder="little").view(np.uint64))
+    assert bits_histogram(values, bits, 20).tolist() == np.bincount(values[chosen], minlength=20).tolist()
+    with pytest.raises(ValueError, match="a value is not below 3"):
+        bits_histogram(np.full(n, 3, np.uint32), bits | np.uint64(1), 3)
+    with pytest.raises(ValueError, match="not one of"):
+        bits_histogram(values, bits[:-1], 20)
+    if n % 64:
+        with pytest.raises(ValueError, match="not one of"):
+            bits_histogram(values, ~bitmap(n), 20)
+    assert bits_histogram(np.zeros(0, np.uint32), bitmap(0), 2).tolist() == [0, 0]
 
 
 def test_rows_are_set_listed_and_counted(guarded: Place) -> None:

@@ -24,6 +24,7 @@ from qvec.cli import (
     erase,
     evaluate,
     exporting,
+    facets,
     field,
     generations,
     getting,
@@ -35,6 +36,7 @@ from qvec.cli import (
     report,
     requantize,
     search,
+    serving,
     tune,
     verify,
 )
@@ -48,6 +50,7 @@ VERBS = {
     "get": getting,
     "head": head,
     "count": count,
+    "facets": facets,
     "field": field,
     "search": search,
     "delete": deleting,
@@ -65,6 +68,7 @@ VERBS = {
     "bench": bench,
     "verify": verify,
     "repair": repair,
+    "mcp": serving,
 }
 API_NAMES = {
     "overwrite": "--overwrite",

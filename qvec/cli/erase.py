@@ -16,12 +16,13 @@ from qvec.common.console import progress
 
 def configure(parser: argparse.ArgumentParser) -> None:
     add_selection(parser, "erase")
+    parser.add_argument("--expired", action="store_true", help="also the vectors that have expired")
 
 
 def run(args: argparse.Namespace) -> int:
     with qvec.open(args.store, timeout=args.timeout) as db, progress("erasing", "rows") as report:
         ids, where = as_ids(db, args.ids), as_where(args.where)
-        options = {"missing": args.missing, "threads": args.threads, "progress": report}
+        options = {"expired": args.expired, "missing": args.missing, "threads": args.threads, "progress": report}
         erased = db.erase(ids if ids or where is None else None, where=where, **options)
     text = f"{erased:,} deleted; the file holds no deleted data"
     print_json({"erased": erased}) if args.json else print(text)

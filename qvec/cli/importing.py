@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import qvec
+from qvec.cli.codes import as_code
 from qvec.cli.output import print_json
 from qvec.cli.stdin import as_file
 from qvec.cli.writing import add_timeout
@@ -46,7 +47,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     new = parser.add_argument_group("for a new store")
     new.add_argument("--metric", metavar="|".join(get_args(Metric)), help="default: that of FILE, else cosine")
-    new.add_argument("--code", metavar="NAME", help="the code of vectors, such as int8 or rabitq4 (default: auto)")
+    new.add_argument(
+        "--code",
+        metavar="NAME",
+        help="the code of vectors, such as int8, rabitq4, or one with options: mixed:bits=2.5; of embeddings that come "
+        "as integers or packed bits: prequantized:dtype=int8, uint8, binary or ubinary (default: auto)",
+    )
     new.add_argument("--index", choices=INDEXES, help="the index (default: auto)")
     new.add_argument("--originals", choices=ORIGINALS, help="how to store vectors themselves (default: f32)")
     new.add_argument("--model", metavar="NAME", help="a tag of the embedding model")
@@ -66,6 +72,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="NAME[=STEMMER]",
         help="a payload field to search for words, for example body or body=english (extra: text); repeatable",
     )
+    new.add_argument("--expires", metavar="FIELD", help="the datetime field with the times at which vectors expire")
     add_timeout(parser)
     parser.add_argument("--json", action="store_true", help="print the numbers of rows as one JSON object")
     rows = parser.add_argument_group("rows")
@@ -141,7 +148,9 @@ def _created(args: argparse.Namespace, source: Source) -> qvec.Collection:
     index = HNSW(layout="packed") if args.index == "packed" else args.index or "auto"
     fields = {**source.fields, **dict(args.field), **dict(args.text_field)}
     options: dict[str, Any] = {"index": index, "fields": fields, "timeout": args.timeout}
-    options |= {name: getattr(args, name) for name in ("code", "originals", "model") if getattr(args, name) is not None}
+    options |= {name: getattr(args, name) for name in ("originals", "model", "expires") if getattr(args, name)}
+    if args.code is not None:
+        options["code"] = as_code(args.code)
     return create_for(source, args.store, metric=args.metric, batch_size=args.batch, **options)
 
 
@@ -151,9 +160,15 @@ def _opened(args: argparse.Namespace) -> qvec.Collection:
     for name in NEW_STORE:
         asked, stored = getattr(args, name), getattr(stats, name)
         asked = "hnsw" if asked == "packed" else asked
+        if name == "code" and asked is not None and ":" in asked:
+            db.close()
+            raise InputError(f"{args.store} exists; the options of --code {asked} are for a new store")
         if asked not in (None, "auto", stored):
             db.close()
             raise InputError(f"{args.store} has {name} {stored}; --{name} {asked} is for a new store")
+    if args.expires is not None:
+        db.close()
+        raise InputError(f"{args.store} exists; --expires is for a new store")
     for name, kind in args.field:
         if db.fields.get(name) != kind:
             db.close()

@@ -34,7 +34,7 @@ table { border-collapse: collapse; }
 th, td { padding: .2rem .6rem; border-bottom: 1px solid var(--line); text-align: left; }
 td { font-variant-numeric: tabular-nums; }
 thead { background: var(--raised); }
-img { max-width: 100%; height: auto; border-radius: 6px; background: #fff; }
+img { max-width: 100%; height: auto; background: #fff; }
 """
 
 

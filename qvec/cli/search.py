@@ -53,6 +53,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--where", metavar="JSON", help='only vectors that match a filter: \'{"year": {"$gte": 2020}}\''
     )
+    parser.add_argument(
+        "--boost",
+        type=_boost,
+        metavar="FIELD=TIME",
+        help="recent hits first: a datetime field and a half-life, as at=7d",
+    )
     parser.add_argument("--group-by", metavar="FIELD", help="the nearest K groups of vectors with one value of a field")
     parser.add_argument("--group-size", type=int, default=1, metavar="N", help="hits of each group (default: 1)")
     parser.add_argument("--ef", type=int, metavar="N", help="candidates of a graph walk: more is slower and better")
@@ -90,6 +96,10 @@ def _answers(db: qvec.Collection, args: argparse.Namespace) -> Iterator[tuple[li
         raise InputError("--fusion joins vectors and texts: give --text")
     include = ("payloads", "explanation") if args.explain else ("payloads",)
     options: dict[str, Any] = {name: getattr(args, name) for name in OPTIONS}
+    if args.boost is not None:
+        if args.id is not None:
+            raise InputError("--boost does not go with --id")
+        options |= {"boost": args.boost}
     options |= {"where": as_where(args.where), "include": include}
     if args.group_by is not None:
         if args.id is not None or args.mmr is not None:
@@ -134,6 +144,13 @@ def _queries(args: argparse.Namespace, file: Path) -> tuple[list[int | str], NDA
     if not 0 <= args.row < len(vectors):
         raise InputError(f"{args.queries} has rows 0 to {len(vectors) - 1}; --row is {args.row}")
     return [args.row], vectors[args.row : args.row + 1]
+
+
+def _boost(text: str) -> dict[str, tuple[str, str]]:
+    field, equals, half_life = text.rpartition("=")
+    if not (field and equals and half_life):
+        raise argparse.ArgumentTypeError(f"{text!r} is not FIELD=TIME")
+    return {field: ("decay", half_life)}
 
 
 def _oversample(text: str) -> float | str:

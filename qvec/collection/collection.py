@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, get_args, overload
 
 from qvec.codes.configs import CodeConfig, IndexConfig
-from qvec.collection.reading import ReadableCollection
+from qvec.collection.reading import PRESENT, ReadableCollection
 from qvec.collection.writing import NewRows, update_payloads
 from qvec.common.console import as_progress
 from qvec.common.errors import InputError
@@ -31,6 +31,7 @@ from qvec.index import Progress
 from qvec.maintenance.state_check import state_codec
 from qvec.quality.recall import MAX_EVALUATED_ROWS, OVERSAMPLES, CodeNames
 from qvec.rows.results import AddResult
+from qvec.rows.visibility import Visibility
 from qvec.schema.generations import Generation, list_generations
 from qvec.schema.payloads import table_parts
 from qvec.schema.quantizer_export import Transfer
@@ -69,8 +70,14 @@ class Collection(ReadableCollection):
     search sees the whole last commit.
     """
 
-    def __init__(self, store: Store, on_drift: OnDrift = None, build_memory: int | None = None) -> None:
-        super().__init__(store, build_memory)
+    def __init__(
+        self,
+        store: Store,
+        on_drift: OnDrift = None,
+        build_memory: int | None = None,
+        visibility: Visibility = PRESENT,
+    ) -> None:
+        super().__init__(store, build_memory, visibility)
         self._on_drift = on_drift
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -81,10 +88,11 @@ class Collection(ReadableCollection):
 
     def add(
         self,
-        vectors: ArrayLike,
+        vectors: ArrayLike | None = None,
         ids: Any = None,
         payloads: Sequence[Payload | None] | Payload | None = None,
         *,
+        texts: Sequence[str] | None = None,
         originals: ArrayLike | None = None,
         on_conflict: OnConflict = "error",
         progress: Progress | bool | None = None,
@@ -100,6 +108,8 @@ class Collection(ReadableCollection):
         is array-like). A collection of :class:`qvec.Prequantized` codes takes integers in that form.
         ids: n integers in [0, 2^63) or n strings, as chosen at creation; None: the next n integers.
         payloads: a dict (or None) for each vector, of msgpack-able values; for one vector, a dict.
+        texts: in place of vectors, if the collection was opened with ``embed=``: they are embedded, and stored in the
+        payloads under the name of the only text field, or else under "text".
         originals: for a collection that was created with originals="int8" or "uint8", the vectors in this form.
         on_conflict: for an id that is already stored, "error", "skip" the vector or "replace" the stored one.
         progress: called with (done, total) rows while the index is built; True: show a bar.
@@ -114,6 +124,11 @@ class Collection(ReadableCollection):
         DiskFullError; nothing was written then.
         """
         self._check_model(model)
+        if texts is not None or vectors is None:
+            from qvec.collection.embedding import rows_of_texts
+
+            both = vectors is not None or vector is not None
+            vectors, payloads = rows_of_texts(self._embedding, self.fields, None if both else texts, payloads)
         if vector is not None or id is not None:
             if ids is not None or payloads is not None:
                 raise InputError("a table brings ids and payloads itself: give vector and id, or ids and payloads")
@@ -123,14 +138,15 @@ class Collection(ReadableCollection):
         workers, report = worker_threads(threads), as_progress(progress, "index")
         with self._store.write() as txn:
             writer = self._access.writer(txn)
-            untrained = writer.is_empty
+            untrained = writer.is_untrained
             result = rows.write(writer, on_conflict, workers, report)
             drift = self._alarm.check(txn, rows.vectors, untrained)
-            repair_due, untuned = result.replaced > 0 and writer.repair_due, outdated(txn.state)
+            replaced = result.replaced if txn.state.expires is None else len(rows.vectors)  # also rows that expired
+            repair_due, untuned = replaced > 0 and writer.repair_due, outdated(txn.state)
             lists = txn.state.index
             outgrown = isinstance(lists, ListsState) and lists.is_outgrown(txn.state.live)
         if repair_due:
-            self._maintenance.repair_index(result.replaced, workers)
+            self._maintenance.repair_index(replaced, workers)
         if outgrown and not self._store.in_transaction:
             self._maintenance.recluster(workers)
         self._alarm.announce(drift)
@@ -140,10 +156,11 @@ class Collection(ReadableCollection):
 
     def upsert(
         self,
-        vectors: ArrayLike,
+        vectors: ArrayLike | None = None,
         ids: Any = None,
         payloads: Sequence[Payload | None] | Payload | None = None,
         *,
+        texts: Sequence[str] | None = None,
         originals: ArrayLike | None = None,
         progress: Progress | bool | None = None,
         threads: int | None = None,
@@ -156,7 +173,7 @@ class Collection(ReadableCollection):
         if ids is None and id is None:
             raise InputError("upsert replaces by id: give ids, or the name of a table's column of ids as id")
         options: dict[str, Any] = {"progress": progress, "threads": threads, "model": model, "sparse": sparse}
-        options |= {"vector": vector, "id": id, "originals": originals}
+        options |= {"vector": vector, "id": id, "originals": originals, "texts": texts}
         return self.add(vectors, ids, payloads, on_conflict="replace", **options)
 
     def update_payloads(
@@ -203,10 +220,14 @@ class Collection(ReadableCollection):
         *,
         where: Where | None = None,
         missing: Missing = "ignore",
+        expired: bool = False,
         threads: int | None = None,
         progress: Progress | bool | None = None,
     ) -> int:
         """Delete as :meth:`delete` does, and overwrite everything in the file that was ever deleted.
+
+        expired: also delete the vectors that have expired (:func:`qvec.create`, ``expires``), and count them; ids and a
+        filter are then not needed.
 
         Returns the number of vectors that were stored. When the call returns, no byte of the file contains deleted
         vectors, codes, edges, payloads, ids or field entries; free pages and gaps between records are zeroed. Codes of
@@ -221,9 +242,10 @@ class Collection(ReadableCollection):
         self._outside_transaction("erase() consists of several transactions; call it outside of a transaction")
         from qvec.maintenance.deletion import erase
 
-        deletion = self._deletion(ids, where, missing, threads)
+        check_flag("expired", expired)
+        deletion = self._deletion([] if expired and ids is None and where is None else ids, where, missing, threads)
         with self._store.job("erases"):
-            return erase(self._store, self._maintenance, deletion, as_progress(progress, "erase"))
+            return erase(self._store, self._maintenance, deletion, as_progress(progress, "erase"), expired)
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[Self]:
@@ -244,12 +266,17 @@ class Collection(ReadableCollection):
         """Open the last commit, which does not change while others write: ``with db.snapshot() as s: ...``
 
         Any thread may read and search the snapshot; writing calls raise ReadOnlyError. Close it soon: pages that it
-        uses cannot be reused, and the file grows (:meth:`stats` shows open snapshots).
+        uses cannot be reused, and the file grows (:meth:`stats` shows open snapshots). Vectors that expire later
+        stay in the snapshot.
         """
         from qvec.storage.snapshot_store import SnapshotStore
 
         self._outside_transaction("a snapshot reads a commit, and a transaction has not committed its changes yet")
-        return Collection(SnapshotStore(self._store))
+        store = SnapshotStore(self._store)
+        with store.read() as snap:
+            made = Collection(store, visibility=self._visibility.at_present(snap))
+        made._embedding = self._embedding
+        return made
 
     # --- fields ---
 
@@ -578,7 +605,8 @@ class Collection(ReadableCollection):
         from qvec.maintenance.stats import collect_stats
 
         with self._store.read() as snap:
-            return collect_stats(snap, self._store, self._access, graph)
+            visible = self._visibility.of(snap).state.live
+            return collect_stats(snap, self._store, self._access, graph, visible)
 
     def verify(self, *, deep: bool = True) -> list[Finding]:
         """Check every block, record, id and edge of the last commit. Returns what was found.
@@ -662,6 +690,8 @@ class Collection(ReadableCollection):
 
         copy_to(self._store, dest)
 
+    # --- parts ---
+
     def _check_model(self, model: str | None) -> None:
         if model is not None and model != self._config.model:
             raise InputError(f"the vectors are of model {model!r}, but the collection of {self._config.model!r}")
@@ -687,7 +717,7 @@ class Collection(ReadableCollection):
     def _field_steps(self) -> FieldSteps:
         from qvec.maintenance.field_steps import FieldSteps
 
-        return FieldSteps(self._store, self._access.writer)
+        return FieldSteps(self._store)
 
     @cached_property
     def _maintenance(self) -> Maintenance:

@@ -37,6 +37,7 @@ from qvec.storage.store import TIMEOUT, ColumnSpec, Store
 if TYPE_CHECKING:
     from qvec.codes.adapters import Adapter
     from qvec.codes.calibration import Calibration
+    from qvec.collection.embedding import Embed, Embedding
     from qvec.quality.drift import OnDrift
     from qvec.schema.state import FieldDeclaration
     from qvec.text.options import Sparse, Text
@@ -53,12 +54,14 @@ def create(
     index: str | IndexConfig = "auto",
     ids: IdKind = "int64",
     fields: Mapping[str, FieldType | Text | Sparse] | None = None,
+    expires: str | None = None,
     originals: Originals = "f32",
     sample: ArrayLike | None = None,
     adapter: Adapter | None = None,
     quantizer: Quantizer | None = None,
     calibration: Calibration | None = None,
     model: str | None = None,
+    embed: Embed | None = None,
     seed: int = 0,
     exist_ok: bool = False,
     durability: Durability = "full",
@@ -81,9 +84,14 @@ def create(
     fields: payload keys that searches can filter by: name -> "keyword", "int", "float", "bool", "datetime", or a list
     of these ("keyword[]"); and keys to search: "text" or :class:`qvec.Text`, "sparse" or :class:`qvec.Sparse`. More
     with :meth:`Collection.add_field`.
+    expires: a field of datetimes in ``fields``. A vector whose time has passed when a call begins appears in no result
+    of the call, and its id can be added again; :meth:`Collection.optimize` removes it.
     originals: how to store the vectors themselves, for re-ranking and ``get``: "f32", "f16" or "none". Always "none"
     if the vectors are added quantized.
     model: a tag of the embedding model. seed: the seed of the rotation, if the code uses one.
+    embed: a function that returns the vectors, array-like [n, dim], of a list of texts: ``add(texts=...)`` and
+    ``search("text")`` call it with 256 texts at a time. Its attribute ``model`` is the tag of the model, and its
+    attribute ``embed_query``, if it has one, embeds queries.
     exist_ok: if the file exists, open it, provided that it was created with the same options.
     durability: stored in the file and valid for all writers. "full": a commit survives power loss. "relaxed": the
     system flushes when it wants; a commit survives the death of the process, but power loss may destroy the file.
@@ -108,7 +116,12 @@ def create(
     if adapter is not None:
         adapter.check(dim, metric)
         code, seed = adapter.code if code == "auto" else code, adapter.seed
-    declared = _checked_fields(fields)
+    declared, embedding = _checked_fields(fields), _embedding(embed)
+    if embedding is not None and embedding.model is not None:
+        if model not in (None, embedding.model):
+            raise InputError(f"model is {model!r}, but embed.model is {embedding.model!r}")
+        model = embedding.model
+    _check_expires(expires, declared)
     config = Config(dim, metric, ids, originals, make_config(code), index_config(index), model, seed)
     x = None if sample is None else as_stored("sample", sample, config.dim, config.metric, config.form)
     if x is not None:
@@ -120,7 +133,10 @@ def create(
     try:
         options: dict[str, Any] = {"timeout": timeout, "exclusive": exclusive, **_sized(map_size)}
         options["build_memory"] = _build_memory(build_memory)
-        return _new_collection(path, config, x, on_drift, trained, declared, durability=durability, **options)
+        options |= {"durability": durability, "expires": expires}
+        made = _new_collection(path, config, x, on_drift, trained, declared, **options)
+        made._embedding = embedding
+        return made
     except ExistsError:
         if not exist_ok:
             raise
@@ -130,7 +146,8 @@ def create(
     try:
         if collection.durability != durability:
             raise InputError(f"{collection.path} was created with durability={collection.durability!r}")
-        _check_same(collection, config, None if fields is None else declared, trained)
+        collection._embedding = embedding
+        _check_same(collection, config, None if fields is None else declared, trained, expires)
     except BaseException:
         collection.close()
         raise
@@ -138,12 +155,19 @@ def create(
 
 
 def _check_same(
-    collection: Collection, config: Config, fields: dict[str, FieldDeclaration] | None, quantizer: Quantizer | None
+    collection: Collection,
+    config: Config,
+    fields: dict[str, FieldDeclaration] | None,
+    quantizer: Quantizer | None,
+    expires: str | None,
 ) -> None:
     """Raise InputError unless a collection was created with these options. None: any fields, any quantizer."""
     path, own = collection.path, collection._config
     if own != config:
         raise InputError(f"{path} was created with other options: {own}, not {config}")
+    with collection._store.read() as snap:
+        if snap.state.expires != expires:
+            raise InputError(f"{path} was created with expires={snap.state.expires!r}")
     if fields is not None:
         with collection._store.read() as snap:
             stored, wanted = _types(snap.state.fields), _types(fields)
@@ -176,6 +200,7 @@ def _new_collection(
     quantizer: Quantizer | None = None,
     fields: Mapping[str, FieldDeclaration] | None = None,
     build_memory: int | None = None,
+    expires: str | None = None,
     **options: Any,
 ) -> Collection:
     """Create the file with a quantizer, or train one if a sample is given."""
@@ -184,9 +209,9 @@ def _new_collection(
         trained = Trained(quantizer, config.code, 0 if sample is None else len(sample), config.model)
     elif sample is not None:
         trained = train_code(sample, config.code, config)
-    state = empty_state(fields or {})
+    state = empty_state(fields or {}, expires)
     if path == IN_MEMORY:
-        return _temporary(config, sample, on_drift, quantizer, fields, build_memory, **options)
+        return _temporary(config, sample, on_drift, quantizer, fields, build_memory, expires, **options)
     store = Store.create(path, _field_columns(state), config.to_dict(), state=state, state_codec=state_codec, **options)
     try:
         collection = Collection(store, on_drift, build_memory)
@@ -225,6 +250,16 @@ def _checked_fields(fields: Mapping[str, FieldType | Text | Sparse] | None) -> d
     from qvec.filters.schema import check_fields  # late, as all of qvec.filters: many collections have no fields
 
     return check_fields(fields)
+
+
+def _check_expires(expires: str | None, fields: Mapping[str, FieldDeclaration]) -> None:
+    """Raise InputError unless ``expires`` is None or a field of datetimes."""
+    if expires is None:
+        return
+    times = [name for name, field in fields.items() if field.type == "datetime"]
+    if expires not in times:
+        listed = ", ".join(times) or "none"
+        raise InputError(f"expires must name a field of type datetime, got {expires!r}; such fields are: {listed}")
 
 
 def _calibrated(config: Config, calibration: Calibration, taught: bool) -> Quantizer:
@@ -270,6 +305,7 @@ def open(
     checksums: bool = True,
     on_drift: OnDrift = None,
     model: str | None = None,
+    embed: Embed | None = None,
     map_size: int | None = None,
     untrusted: bool = False,
     timeout: float = TIMEOUT,
@@ -281,7 +317,8 @@ def open(
     memory: "mmap" shares the file's pages between processes. "index" copies the data that finds candidates (codes,
     graph or lists) into huge pages at the first search; "ram" also the originals that re-rank them.
     checksums: check each block's checksum when it is first read. model: the tag of the embedding model of later vectors
-    and queries; refused if the collection has another tag. on_drift, map_size: see :func:`create`.
+    and queries; refused if the collection has another tag. embed: a function that embeds texts, see :func:`create`;
+    refused if it has a tag, ``embed.model``, that is not the collection's. on_drift, map_size: see :func:`create`.
     untrusted: the file comes from elsewhere or may be damaged. LMDB's pages are checked before the file is mapped, and
     everything else is checked before the first search, as by :meth:`Collection.verify`. Nobody may write to the file
     until then.
@@ -297,12 +334,14 @@ def open(
     check_flag("untrusted", untrusted)
     options: dict[str, Any] = {"memory": memory, "checksums": checksums}
     options |= {"timeout": timeout, "exclusive": exclusive, **_sized(map_size)}
-    memory_limit = _build_memory(build_memory)
+    memory_limit, embedding = _build_memory(build_memory), _embedding(embed)
     store = Store.open(path, mode, untrusted=untrusted, state_codec=state_codec, **options)
     collection = Collection(store, on_drift, memory_limit)
     try:
-        if model is not None and model != collection.model:
-            raise InputError(f"{collection.path} is of model {collection.model!r}, not {model!r}")
+        for tag in (model, None if embedding is None else embedding.model):
+            if tag is not None and tag != collection.model:
+                raise InputError(f"{collection.path} is of model {collection.model!r}, not {tag!r}")
+        collection._embedding = embedding
         if untrusted and (problems := damages(collection.verify())):
             raise CorruptError(f"{collection.path} is damaged: {problems[0]}; {len(problems)} problems in all")
         if mode == "rw":
@@ -311,6 +350,14 @@ def open(
         collection.close()
         raise
     return collection
+
+
+def _embedding(embed: Embed | None) -> Embedding | None:
+    if embed is None:
+        return None
+    from qvec.collection.embedding import Embedding  # late: many collections have no texts
+
+    return Embedding(embed)
 
 
 def _finish_erasure(store: Store, collection: Collection) -> None:

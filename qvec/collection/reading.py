@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import weakref
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, get_args, overload
@@ -29,23 +30,36 @@ from qvec.common.workspace import Workspace
 from qvec.rows.access import RowAccess
 from qvec.rows.lookup import id_array, ids_of_rows, live_rows
 from qvec.rows.results import Records
+from qvec.rows.visibility import Visibility
 from qvec.schema.config import Config
 from qvec.schema.validation import MAX_K, MAX_ROWS, as_ids, check_count, id_keys
 from qvec.search.pipeline import Searches
 from qvec.search.results import BatchHits, Hits
-from qvec.storage.store import TIMEOUT, Store
+from qvec.storage.store import TIMEOUT, Snapshot, Store
 
 if TYPE_CHECKING:  # imported by the calls that need them, to keep `import qvec` fast
-    from qvec.common.types import Batch, GroupKeywords, HybridKeywords, ManyIds, Query, SearchKeywords, UnknownArray
+    from qvec.collection.embedding import Embedding
+    from qvec.common.types import (
+        Batch,
+        Boost,
+        GroupKeywords,
+        HybridKeywords,
+        ManyIds,
+        Query,
+        SearchKeywords,
+        UnknownArray,
+    )
     from qvec.quality.query_sample import QuerySample
     from qvec.text.options import Sparse, Text
     from qvec.text.statistics import TextStatistics
+
+PRESENT = Visibility()
 
 
 class ReadableCollection:
     """The reading part of a collection: properties, searches and stored records."""
 
-    def __init__(self, store: Store, build_memory: int | None = None) -> None:
+    def __init__(self, store: Store, build_memory: int | None = None, visibility: Visibility = PRESENT) -> None:
         self._store = store
         self._config = Config.from_dict(dict(store.config))
         folder = os.path.dirname(os.path.abspath(store.path))
@@ -53,7 +67,11 @@ class ReadableCollection:
         self._finalizer: weakref.finalize[[], ReadableCollection] | None = None
         self._search_prepared = store.search_prepared  # the bound method, which saves two look-ups in each search
         take = WeakMethod(self._take_queries)  # a cycle would keep a dropped handle open
-        self._searches = Searches(store, self._access, lambda queries: (sampled := take()) and sampled(queries))
+        self._visibility = visibility
+        self._embedding: Embedding | None = None
+        self._searches = Searches(
+            store, self._access, lambda queries: (sampled := take()) and sampled(queries), visibility
+        )
 
     def close(self, timeout: float = TIMEOUT) -> None:
         """Release the file. Later calls raise ClosedError, also those of open snapshots and scans.
@@ -129,6 +147,11 @@ class ReadableCollection:
         return self._config.model
 
     @property
+    def embeds_text(self) -> bool:
+        """Whether the collection was opened with a function that embeds texts (``embed=``)."""
+        return self._embedding is not None
+
+    @property
     def code(self) -> str:
         """The name of the active code, for example "int8"."""
         with self._store.read() as snap:
@@ -161,6 +184,10 @@ class ReadableCollection:
     @overload
     def search(self, query: None = None, k: int = 10, **options: Unpack[HybridKeywords]) -> Any: ...
     @overload
+    def search(self, query: str, k: int = 10, **options: Unpack[HybridKeywords]) -> Hits: ...
+    @overload
+    def search(self, query: list[str], k: int = 10, **options: Unpack[HybridKeywords]) -> BatchHits: ...
+    @overload
     def search(self, query: UnknownArray, k: int = 10, **options: Unpack[HybridKeywords]) -> Any: ...
     @overload
     def search(self, query: Query, k: int = 10, **options: Unpack[HybridKeywords]) -> Hits: ...
@@ -180,6 +207,7 @@ class ReadableCollection:
         text_weights: Mapping[str, float] | None = None,
         statistics: TextStatistics | None = None,
         highlight: bool = False,
+        boost: Boost | None = None,
         where: Where | Sequence[Where | None] | None = None,
         ids_in: Any = None,
         include: Include = ("payloads",),
@@ -196,6 +224,7 @@ class ReadableCollection:
     ) -> Hits | BatchHits:
         """Find the k nearest neighbors of one query [dim] (returns Hits) or of a batch [n, dim] (returns BatchHits).
 
+        query: a vector or vectors; or, if the collection was opened with ``embed=``, a text or a list of texts.
         where: find only vectors whose payload matches a filter on declared fields (docs/filters.md), such as
         ``{"lang": "en", "year": {"$gte": 2020}}``. For a batch also a list with a filter, or None, for each query.
         ids_in: find only vectors with one of these ids; or a 1-D array of booleans, in which element i tells whether
@@ -224,22 +253,25 @@ class ReadableCollection:
         fusion: how the lists of several inputs are joined: "rrf" (reciprocal ranks), "weighted" (scaled scores), or the
         weights of scaled scores, ``{"vector": 0.6, "text": 0.4}``. fusion_depth: length of the lists; default: 100.
         text_weights: of text fields, 1 if not named. highlight: find the words of the text in the hits' payloads.
+        boost: ``{"field": ("decay", "7d")}`` prefers recent hits: the scores of the ``fusion_depth`` best, scaled from
+        0 to 1, are averaged with 2^(-age / half-life) of a datetime field; ``("decay", "7d", 0.2)`` has another weight
+        than 0.5. ``parts`` then has "decay".
         statistics: document counts of several collections, for comparable scores (:meth:`text_statistics`).
 
         If there are fewer than k vectors, all are returned, and the arrays are padded (:class:`Hits`).
         """
         options = (k, include, max_distance, offset, mmr, None, 1, ef, nprobe, oversample, exact, recall)
         plain = text is None and sparse is None and fusion is None and fusion_depth is None and text_weights is None
-        if plain and statistics is None and highlight is False and query is not None:
+        if plain and statistics is None and highlight is False and boost is None and query is not None:
             if where is None and ids_in is None and threads is None and timeout is None:
                 hits: Hits | None = self._search_prepared(query, options)
                 if hits is not None:
                     return hits
             else:
                 self._store.searches += 1
-            return self._searches.search(query, options, where, ids_in, threads, timeout)
-        given = text, sparse, fusion, fusion_depth, text_weights, highlight, statistics
-        return self._searches.search_inputs(query, options, given, where, ids_in, threads, timeout)
+            return self._searches.search(self._as_vectors(query), options, where, ids_in, threads, timeout)
+        given = text, sparse, fusion, fusion_depth, text_weights, highlight, statistics, boost
+        return self._searches.search_inputs(self._as_vectors(query), options, given, where, ids_in, threads, timeout)
 
     @overload
     def search_by_id(self, ids: int | str, k: int = 10, **options: Unpack[SearchKeywords]) -> Hits: ...
@@ -294,6 +326,7 @@ class ReadableCollection:
         fusion_depth: int | None = None,
         text_weights: Mapping[str, float] | None = None,
         highlight: bool = False,
+        boost: Boost | None = None,
         where: Where | Sequence[Where | None] | None = None,
         ids_in: Any = None,
         include: Include = ("payloads",),
@@ -319,11 +352,11 @@ class ReadableCollection:
         groups = group_by, group_size
         options = (k, include, max_distance, offset, None, *groups, ef, nprobe, oversample, exact, recall)
         plain = text is None and sparse is None and fusion is None and fusion_depth is None and text_weights is None
-        if plain and highlight is False and query is not None:
+        if plain and highlight is False and boost is None and query is not None:
             self._store.searches += 1
-            return self._searches.search(query, options, where, ids_in, threads, timeout)
-        given = text, sparse, fusion, fusion_depth, text_weights, highlight
-        return self._searches.search_inputs(query, options, given, where, ids_in, threads, timeout)
+            return self._searches.search(self._as_vectors(query), options, where, ids_in, threads, timeout)
+        given = text, sparse, fusion, fusion_depth, text_weights, highlight, None, boost
+        return self._searches.search_inputs(self._as_vectors(query), options, given, where, ids_in, threads, timeout)
 
     # --- reading ---
 
@@ -334,11 +367,14 @@ class ReadableCollection:
         where: Where | None = None,
         limit: int | None = None,
         offset: int = 0,
+        order_by: str | tuple[str, Literal["asc", "desc"]] | None = None,
         missing: Missing = "error",
     ) -> Records:
         """Return stored vectors and payloads: of the given ids, in this order, or of rows that match a filter, in row
-        order.
+        order or in that of a field.
 
+        order_by: a declared field with single values; with ``("year", "desc")`` the largest values are first. Rows
+        without a value are last, and rows with equal values are in row order.
         limit, offset: skip the first ``offset`` vectors that match the filter, and return at most ``limit``.
         missing: "error" raises MissingIdError naming the first id that is not stored, "ignore" skips such ids.
         """
@@ -347,15 +383,15 @@ class ReadableCollection:
             raise InputError("give either ids or where")
         start = check_count("offset", offset, 0, MAX_ROWS)
         stop = MAX_ROWS if limit is None else start + check_count("limit", limit, 0, MAX_ROWS)
-        with self._store.read() as snap:
+        with self._reading() as snap:
             reader = self._access.reader(snap)
             if where is None:
-                if start or limit is not None:
-                    raise InputError("limit and offset need where; they cannot be combined with ids")
+                if start or limit is not None or order_by is not None:
+                    raise InputError("limit, offset and order_by need where; they cannot be combined with ids")
                 return reader.by_ids(ids, missing)
-            from qvec.search.row_selection import matching_rows
+            from qvec.search.facets import ordered_rows
 
-            return reader.by_rows(matching_rows(snap, where)[start:stop])
+            return reader.by_rows(ordered_rows(snap, where, order_by)[start:stop])
 
     def scan(self, batch_size: int = 8192, *, where: Where | None = None) -> Generator[Records, None, None]:
         """Yield all vectors, or those that match a filter, in batches, from the commit that was the last at the first
@@ -365,11 +401,12 @@ class ReadableCollection:
         """
         from qvec.search.row_selection import scan
 
-        yield from scan(self._store, self._access, where, check_count("batch_size", batch_size, 1, MAX_K))
+        size = check_count("batch_size", batch_size, 1, MAX_K)
+        yield from scan(self._store, self._access, self._visibility, where, size)
 
     def ids(self) -> Ids:
         """The ids of all stored vectors, oldest first: int64 [n], or [n] of str."""
-        with self._store.read() as snap:
+        with self._reading() as snap:
             rows = live_rows(snap)
             return ids_of_rows(snap, rows) if len(rows) else id_array(as_ids([], self._config.ids))
 
@@ -392,11 +429,26 @@ class ReadableCollection:
             return len(self)
         from qvec.search.row_selection import selector_of
 
-        with self._store.read() as snap:
+        with self._reading() as snap:
             return selector_of(snap).select(snap, where, None, self._config.ids).count
 
+    def facets(self, field: str, *, where: Where | None = None, limit: int | None = None) -> dict[Any, int]:
+        """Return the number of stored vectors by value of a declared field, the most frequent values first.
+
+        where: count only vectors that match a filter. limit: the number of values; default: all. Equal counts are in
+        the order of the values' keys. A vector with a list of values counts for each of them, and one without a value
+        for none. Values are those of payloads; datetimes are in UTC.
+
+        Raises InputError for a field that is not declared, and for a text or sparse field.
+        """
+        from qvec.search.facets import facets
+
+        most = None if limit is None else check_count("limit", limit, 1, MAX_ROWS)
+        with self._reading() as snap:
+            return facets(snap, field, where, most)
+
     def __len__(self) -> int:
-        with self._store.read() as snap:
+        with self._reading() as snap:
             return int(snap.state.live)
 
     def __contains__(self, id: object) -> bool:
@@ -405,10 +457,29 @@ class ReadableCollection:
             key = id_keys(as_ids(id if scalar else [id], self._config.ids))[0]
         except InputError:
             return False
-        with self._store.read() as snap:
+        with self._reading() as snap:
             return snap.row_of(key) is not None
 
     # --- parts ---
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[Snapshot]:
+        """Open the last commit, without the rows that have expired, for the ``with`` block."""
+        with self._store.read() as snap:
+            yield self._visibility.of(snap)
+
+    def _as_vectors(self, query: Any) -> Any:
+        """Embed a query that is a text, or a list of texts."""
+        if not isinstance(query, str | list | tuple):
+            return query
+        from qvec.collection.embedding import checked_texts, is_text, no_function
+
+        if not is_text(query):
+            return query
+        if self._embedding is None:
+            raise no_function("queries: a text")
+        vectors = self._embedding.queries([query] if isinstance(query, str) else checked_texts(query, "query"))
+        return vectors[0] if isinstance(query, str) else vectors
 
     def _take_queries(self, queries: Float32Array) -> None:
         self._queries.take(queries)

@@ -15,6 +15,7 @@ from qvec.rows.access import RowAccess
 from qvec.rows.lookup import find_rows
 from qvec.rows.reader import refuse_missing
 from qvec.rows.results import AddResult
+from qvec.rows.visibility import expired_among
 from qvec.rows.writer import Writer
 from qvec.schema.config import Config
 from qvec.schema.validation import as_ids, as_originals, as_payloads, as_stored, check_unique, id_keys
@@ -75,12 +76,15 @@ def update_payloads(
     check_unique(wanted)
     one_for_all = payloads is None or isinstance(payloads, Mapping)
     checked = as_payloads([payloads], 1) * len(wanted) if one_for_all else as_payloads(payloads, len(wanted))
+    from qvec.rows.payload_writer import PayloadWriter  # late: readers have no use for it
+
     with store.write() as txn:
         keys = id_keys(wanted)
         rows = find_rows(txn, keys)
+        rows[expired_among(txn, rows)] = -1
         if missing == "error":
             refuse_missing(keys, rows, access.config)
         found = np.flatnonzero(rows >= 0)
         if len(found):
-            access.writer(txn).write_payloads(rows[found], [checked[i] for i in found], merge)
+            PayloadWriter(txn).write_payloads(rows[found], [checked[i] for i in found], merge)
     return len(found)

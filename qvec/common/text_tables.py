@@ -11,6 +11,7 @@ from typing import Any
 from qvec.common.extras import find
 
 COLUMN_GAP, MIN_TEXT_WIDTH = 2, 16
+MAX_NUMBER_WIDTH = 24  # a longer row of digits, such as an id, is cut as text is
 
 
 def table_lines(
@@ -21,6 +22,7 @@ def table_lines(
     If the table is too wide, the widest column of text is cut. If that does not suffice, the columns are divided among
     several tables, each with the first column.
     """
+    columns = [" ".join(shortened(word, width // 3) for word in column.split(" ")) for column in columns]
     cells = [[_printable(str(cell)) for cell in row] for row in rows]
     right = [all(_is_number(row[i]) for row in cells) for i in range(len(columns))]
     draw = _plain_lines if find("rich.table") is None else _rich_lines
@@ -133,4 +135,7 @@ def _printable(cell: str) -> str:
 
 
 def _is_number(cell: str) -> bool:
-    return cell.replace(",", "").replace(".", "").replace("-", "").replace("%", "").strip().isdigit()
+    return (
+        len(cell) <= MAX_NUMBER_WIDTH
+        and cell.replace(",", "").replace(".", "").replace("-", "").replace("%", "").strip().isdigit()
+    )

@@ -11,6 +11,8 @@ import numpy as np
 from qvec.common.errors import InputError
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+
     from numpy.typing import ArrayLike as ArrayLike
     from numpy.typing import NDArray as NDArray
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
         | Sequence[np.ndarray[tuple[int], np.dtype[Any]]]
         | np.ndarray[tuple[int, int], np.dtype[Any]]
     )
+    Boost = Mapping[str, tuple[str, str | timedelta] | tuple[str, str | timedelta, float]]
     ManyIds = list[int] | list[str] | tuple[int, ...] | tuple[str, ...] | range | np.ndarray[Any, np.dtype[Any]]
 
     class CommonKeywords(TypedDict, total=False):
@@ -55,6 +58,7 @@ if TYPE_CHECKING:
         fusion_depth: int | None
         text_weights: Mapping[str, float] | None
         highlight: bool
+        boost: Boost | None
 
     class HybridKeywords(TextKeywords, total=False):
         """Options of ``search``."""
@@ -156,6 +160,7 @@ class Stats:
       inactive codes. ``free_bytes``: pages that the next commits can use.
     - ``degree``: average number of edges of a live row in the graph; ``reachable``: live rows that walks can reach.
       None unless requested, or without a graph.
+    - ``expired``: stored vectors whose time has passed; ``count`` does not include them.
     - ``erasing``: whether deleted data must still be overwritten.
     - ``commits_held``: how many commits the oldest reader of any process is behind; pages freed since then are reused
       after that reader ends. ``snapshots``: open snapshots of this handle, oldest first.
@@ -170,6 +175,7 @@ class Stats:
     originals: Originals
     model: str | None
     count: int
+    expired: int
     deleted: int
     code_size: int
     codes_bytes: int

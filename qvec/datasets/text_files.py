@@ -13,7 +13,7 @@ import numpy as np
 
 from qvec.common.errors import InputError
 from qvec.datasets.files import Matrix
-from qvec.datasets.sidecars import load_json, read_lines
+from qvec.datasets.sidecars import INT64, INTEGER, load_json, read_lines
 
 JSONL_SUFFIXES, CSV_SUFFIXES = (".jsonl", ".ndjson"), (".csv", ".tsv")
 TEXT_SUFFIXES = (*JSONL_SUFFIXES, *CSV_SUFFIXES)
@@ -23,7 +23,10 @@ MAX_CELL = 1 << 24  # characters of a CSV cell
 
 @dataclass(frozen=True)
 class TextRow:
-    """``line``: its number, from 1. ``vector``: float64. ``rest``: the other values by name."""
+    """``line``: its number, from 1. ``vector``: int64 if all values are written as integers, else float64.
+
+    ``rest``: the other values by name.
+    """
 
     line: int
     vector: Matrix
@@ -49,7 +52,7 @@ def text_rows(file: Path, vector: str | None = None) -> Iterator[TextRow]:
 
 
 def load_text(file: Path) -> Matrix:
-    """Read the vectors of a text file as float64 [n, dim]."""
+    """Read the vectors of a text file [n, dim]: int64 if all values are written as integers, else float64."""
     vectors = [row.vector for row in text_rows(file)]
     if not vectors:
         raise InputError(f"{file} has no rows")
@@ -85,7 +88,7 @@ def _csv_rows(file: Path, vector: str | None) -> Iterator[TextRow]:
                     raise InputError(f"{file}: two columns have the same name: {', '.join(names)}")
                 key = _vector_key(file, number, names, vector)
             elif names is None:
-                yield TextRow(number, _numbers(file, number, list(map(float, cells))), {})
+                yield TextRow(number, _numbers(file, number, list(map(_number, cells))), {})
             elif len(cells) != len(names):
                 raise InputError(f"{file}, line {number}: {len(cells)} cells, and the heading has {len(names)}")
             else:
@@ -94,7 +97,7 @@ def _csv_rows(file: Path, vector: str | None) -> Iterator[TextRow]:
                 rows = text.strip("[]").replace(",", " ").split()
                 if not all(map(_is_number, rows)):
                     raise InputError(f"{file}, line {number}: the column {key!r} is not a list of numbers")
-                yield TextRow(number, _numbers(file, number, list(map(float, rows))), rest)
+                yield TextRow(number, _numbers(file, number, list(map(_number, rows))), rest)
             first = False
     except csv.Error as error:
         raise InputError(f"{file}, line {reader.line_num}: {error}") from error
@@ -119,9 +122,15 @@ def _numbers(file: Path, line: int, value: Any) -> Matrix:
         if isinstance(item, bool) or not isinstance(item, int | float):
             raise InputError(f"{file}, line {line}: value {i} of the vector is {json.dumps(item)[:60]}, not a number")
     try:
+        if all(isinstance(item, int) and INT64.min <= item <= INT64.max for item in value):
+            return np.array(value, np.int64)
         return np.array(value, np.float64)
     except OverflowError:
         raise InputError(f"{file}, line {line}: a value of the vector is too large") from None
+
+
+def _number(text: str) -> int | float:
+    return int(text) if INTEGER.fullmatch(text.strip()) else float(text)
 
 
 def _is_number(text: str) -> bool:

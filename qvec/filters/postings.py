@@ -16,8 +16,8 @@ from qvec.common.types import Bitmap
 from qvec.filters.schema import Field, Key
 from qvec.storage.store import Snapshot, Transaction
 
-_PRESENT = b"\xff"  # in place of a size: rows that have any value
-_DIGEST = b"\xfe"  # in place of a size: SHA-256 of a keyword that is too long for a key
+PRESENT = b"\xff"  # in place of a size: rows that have any value
+DIGEST = b"\xfe"  # in place of a size: SHA-256 of a keyword that is too long for a key
 _MAX_SIZE = 200
 _CHUNK_BYTES = 2
 _FIRST, _LAST = b"\x00\x00", b"\xff\xff"
@@ -30,12 +30,12 @@ def stem(field: Field, key: Key | None) -> bytes:
     """Return the name of a value's entries without the chunk. None: the entries of rows that have any value."""
     number = field.number.to_bytes(2, "big")
     if key is None:
-        return number + _PRESENT
+        return number + PRESENT
     data = key.to_bytes(8, "big") if isinstance(key, int) else key
     if len(data) > _MAX_SIZE:
         import hashlib  # late: it loads OpenSSL
 
-        return number + _DIGEST + hashlib.sha256(data).digest()
+        return number + DIGEST + hashlib.sha256(data).digest()
     return number + bytes([len(data)]) + data
 
 
@@ -70,19 +70,20 @@ def read_items(reading: Snapshot, field: Field, n: int, bits: Bitmap, deadline: 
     low, high = all_names(field)
     entries = reading.entries(low, high)
     for name, data in entries if deadline is None else deadline.watch(entries):
-        if name[len(low) : len(low) + 1] != _PRESENT and not bits_roaring(data, _chunk_of(name), n, bits):
-            raise _damaged(name)
+        if name[len(low) : len(low) + 1] != PRESENT and not bits_roaring(data, chunk_of(name), n, bits):
+            raise damaged(name)
 
 
-def _chunk_of(name: bytes) -> int:
+def chunk_of(name: bytes) -> int:
+    """Return the number of the chunk of rows that an entry covers."""
     return int.from_bytes(name[-_CHUNK_BYTES:], "big")
 
 
 def _read_span(reading: Snapshot, low: bytes, high: bytes, n: int, bits: Bitmap, deadline: Deadline | None) -> None:
     entries = reading.entries(low + _FIRST, high + _LAST)
     for name, data in entries if deadline is None else deadline.watch(entries):
-        if len(name) != len(low) + _CHUNK_BYTES or not bits_roaring(data, _chunk_of(name), n, bits):
-            raise _damaged(name)
+        if len(name) != len(low) + _CHUNK_BYTES or not bits_roaring(data, chunk_of(name), n, bits):
+            raise damaged(name)
 
 
 def changed_entries(txn: Transaction, changes: Changes) -> Iterable[tuple[bytes, bytes | None]]:
@@ -109,8 +110,9 @@ def _stored_rows(name: bytes, data: Any, n: int) -> Any:
             return rows
     except (ValueError, IndexError):
         pass
-    raise _damaged(name)
+    raise damaged(name)
 
 
-def _damaged(name: bytes) -> CorruptError:
+def damaged(name: bytes) -> CorruptError:
+    """Return the error to raise for an entry that is not a bitmap."""
     return CorruptError(f"entry {name.hex()} is not a bitmap of rows of its chunk")

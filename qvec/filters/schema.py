@@ -35,8 +35,8 @@ Key = int | bytes
 Keys = tuple[Any, ...]
 """Distinct keys; of a text or sparse field, one value as the payload has it."""
 
-_ZERO = 1 << 63  # the key of the integer 0
-_MICROSECOND, _EPOCH = timedelta(microseconds=1), datetime(1970, 1, 1, tzinfo=UTC)
+ZERO = 1 << 63  # the key of the integer 0
+_MICROSECOND, EPOCH = timedelta(microseconds=1), datetime(1970, 1, 1, tzinfo=UTC)
 Schema = Mapping[str, "Field"]
 Declared = FieldType | Text | Sparse
 
@@ -231,7 +231,7 @@ def _int(value: object, where: str) -> int:
         raise _mismatch(value, where, "an integer")
     if not -MAX_INT <= value <= MAX_INT:
         raise InputError(f"{where} is {shown(value)}: an integer must be from {-MAX_INT} to {MAX_INT}")
-    return int(value) + _ZERO
+    return int(value) + ZERO
 
 
 def _float(value: object, where: str) -> int:
@@ -244,7 +244,7 @@ def _float(value: object, where: str) -> int:
     if number != number:
         raise InputError(f"{where} is NaN, which has no order")
     bits: int = struct.unpack("<Q", struct.pack("<d", number))[0]
-    return bits ^ (_ZERO if bits < _ZERO else 2 * _ZERO - 1)
+    return bits ^ (ZERO if bits < ZERO else 2 * ZERO - 1)
 
 
 def _bool(value: object, where: str) -> bytes:
@@ -264,7 +264,7 @@ def _datetime(value: object, where: str) -> int:
     if not isinstance(value, datetime):
         raise _mismatch(value, where, "a datetime or an ISO 8601 string")
     moment = value.replace(tzinfo=UTC) if value.tzinfo is None else value
-    return (moment - _EPOCH) // _MICROSECOND + _ZERO
+    return (moment - EPOCH) // _MICROSECOND + ZERO
 
 
 _KEYS: dict[str, Callable[[object, str], Any]] = {

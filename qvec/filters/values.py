@@ -37,6 +37,18 @@ def scan_values(
     bits_between(columns[column_name(field)], n, np.array(ranges, np.uint64).reshape(-1), bits)
 
 
+def read_values(columns: Mapping[str, Column], field: Field, n: int) -> NDArray[np.uint64]:
+    """Return the keys of the first n rows, uint64 [n]; 0 for a row without a value."""
+    words = -(-n // WORD_ROWS)
+    return columns[column_name(field)].read_range(0, words).view("<u8").reshape(-1)[:n].astype(np.uint64)
+
+
+def keys_of_rows(columns: Mapping[str, Column], field: Field, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """Return the keys of some rows, uint64 [len(rows)]; 0 for a row without a value."""
+    values: NDArray[np.uint64] = columns[column_name(field)].read(rows // WORD_ROWS).view("<u8")
+    return values[np.arange(len(rows)), rows % WORD_ROWS].astype(np.uint64)
+
+
 def write_values(column: Column, rows: NDArray[np.int64], keys: Sequence[Key]) -> None:
     """Write the keys of rows, which are ascending and distinct."""
     words, at = np.unique(rows // WORD_ROWS, return_inverse=True)

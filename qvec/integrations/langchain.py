@@ -8,8 +8,8 @@ A document is a vector under its id, a string. The payload holds the text under 
 ``filter`` is the collection's ``where``, on declared fields. If ``text`` is declared as a text field, documents are
 also found by their words:
 
-    store = QvecVectorStore.create("docs.qvec", embedding, fields={"text": "text"}, mode="hybrid")
-    store.similarity_search("a question")  # by embedding and by words; mode="text": by words only
+    store = QvecVectorStore.create("docs.qvec", embedding, fields={"text": "text"}, search_mode="hybrid")
+    store.similarity_search("a question")  # by embedding and by words; search_mode="text": by words only
 """
 
 from __future__ import annotations
@@ -41,21 +41,23 @@ SearchMode = Literal["vector", "text", "hybrid"]
 class QvecVectorStore(VectorStore):
     """Documents in a collection whose ids are strings. Its scores are the collection's: larger is nearer.
 
-    mode: how texts are searched for: by their embedding ("vector"), by their words ("text") or both ("hybrid"). Every
-    search by a text takes ``mode=`` too.
+    search_mode: how texts are searched for: by their embedding ("vector"), by their words ("text") or both ("hybrid").
+    Every search by a text takes ``search_mode=`` too.
     """
 
-    def __init__(self, collection: Collection, embedding: Embeddings, mode: SearchMode = "vector") -> None:
+    def __init__(self, collection: Collection, embedding: Embeddings, search_mode: SearchMode = "vector") -> None:
         if collection.stats().ids != "str":
             raise InputError('documents have string ids: create the collection with ids="str"')
         self.collection = collection
         self._embedding = embedding
-        self.mode: SearchMode = self._checked(mode)
+        self.search_mode: SearchMode = self._checked(search_mode)
 
     def _checked(self, mode: SearchMode) -> SearchMode:
-        check_choice("mode", mode, get_args(SearchMode))
+        check_choice("search_mode", mode, get_args(SearchMode))
         if mode != "vector" and "text" not in self.collection.fields.values():
-            raise InputError(f"mode={mode!r} needs a text field: create the collection with fields={{'text': 'text'}}")
+            raise InputError(
+                f"search_mode={mode!r} needs a text field: create the collection with fields={{'text': 'text'}}"
+            )
         return mode
 
     @classmethod
@@ -64,20 +66,20 @@ class QvecVectorStore(VectorStore):
         path: str | os.PathLike[str],
         embedding: Embeddings,
         dim: int | None = None,
-        mode: SearchMode = "vector",
+        search_mode: SearchMode = "vector",
         **options: Any,
     ) -> Self:
         """Create a collection. dim: default, that of the embedding. options: of :func:`qvec.create`."""
         length = len(embedding.embed_query(PROBE)) if dim is None else dim
         chosen: dict[str, Any] = {"ids": "str"} | options
-        return cls(create(path, length, **chosen), embedding, mode)
+        return cls(create(path, length, **chosen), embedding, search_mode)
 
     @classmethod
     def open(
-        cls, path: str | os.PathLike[str], embedding: Embeddings, mode: SearchMode = "vector", **options: Any
+        cls, path: str | os.PathLike[str], embedding: Embeddings, search_mode: SearchMode = "vector", **options: Any
     ) -> Self:
         """Open a collection. options: of :func:`qvec.open`."""
-        return cls(open_collection(path, **options), embedding, mode)
+        return cls(open_collection(path, **options), embedding, search_mode)
 
     @classmethod
     def from_texts(
@@ -143,7 +145,7 @@ class QvecVectorStore(VectorStore):
     def similarity_search(
         self, query: str, k: int = 4, filter: dict[str, Any] | None = None, **kwargs: Any
     ) -> list[Document]:
-        """Documents nearest to a text; kwargs: ``mode``, and those of :meth:`qvec.Collection.search`."""
+        """Documents nearest to a text; kwargs: ``search_mode``, and those of :meth:`qvec.Collection.search`."""
         return [document for document, _ in self.similarity_search_with_score(query, k, filter, **kwargs)]
 
     def similarity_search_with_score(
@@ -185,9 +187,9 @@ class QvecVectorStore(VectorStore):
         return [document for document, _ in self._search(embedding, k, filter, **options)]
 
     def _search_text(
-        self, query: str, k: int, filter: dict[str, Any] | None, mode: SearchMode | None = None, **kwargs: Any
+        self, query: str, k: int, filter: dict[str, Any] | None, search_mode: SearchMode | None = None, **kwargs: Any
     ) -> list[tuple[Document, float]]:
-        chosen = self.mode if mode is None else self._checked(mode)
+        chosen = self.search_mode if search_mode is None else self._checked(search_mode)
         vector = None if chosen == "text" else self._embedding.embed_query(query)
         given = kwargs if chosen == "vector" else {"text": query, **kwargs}
         return self._search(vector, k, filter, **given)
@@ -202,8 +204,10 @@ class QvecVectorStore(VectorStore):
     def _similarity_search_with_relevance_scores(
         self, query: str, k: int = 4, **kwargs: Any
     ) -> list[tuple[Document, float]]:
-        if (mode := kwargs.get("mode") or self.mode) != "vector":
-            raise InputError(f"scores of mode={mode!r} have no scale from 0 to 1: use similarity_search_with_score")
+        if (mode := kwargs.get("search_mode") or self.search_mode) != "vector":
+            raise InputError(
+                f"scores of search_mode={mode!r} have no scale from 0 to 1: use similarity_search_with_score"
+            )
         return super()._similarity_search_with_relevance_scores(query, k, **kwargs)
 
     def _select_relevance_score_fn(self) -> Callable[[float], float]:

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from qvec.codes.configs import Prequantized
+from qvec.codes.prequantized_input import is_bits
+from qvec.codes.registry import make_config
 from qvec.collection.collection import Collection
 from qvec.collection.open import create
 from qvec.common.console import as_progress
@@ -41,13 +44,15 @@ def create_for(
 ) -> Collection:
     """Create a collection that fits a source: dimension, kind of ids, fields, and metric (cosine if unknown).
 
-    If the source has more than one batch, the code is trained on a sample of all rows. options: see
-    :func:`qvec.create`.
+    The vectors are packed bits if the code is :class:`qvec.Prequantized` of a form of bits. If the source has more than
+    one batch, the code is trained on a sample of all rows. options: see :func:`qvec.create`.
     """
     chosen = metric or source.metric or "cosine"
     sample = source.sample(SAMPLE_ROWS) if source.rows > batch_size else None
     options = {"ids": source.id_kind or "int64", "fields": source.fields, "sample": sample} | options
-    return create(path, source.dim, metric=chosen, **options)
+    code = make_config(options.get("code", "auto"))
+    packed = isinstance(code, Prequantized) and is_bits(code.dtype)
+    return create(path, source.dim * 8 if packed else source.dim, metric=chosen, **options)
 
 
 def add_from(

@@ -16,6 +16,7 @@ from qvec.maintenance.optimize import Maintenance
 from qvec.rows.access import RowAccess
 from qvec.rows.lookup import find_rows, ids_of_rows
 from qvec.rows.reader import refuse_missing
+from qvec.rows.visibility import expired_among
 from qvec.schema.validation import id_keys, worker_threads
 from qvec.search.row_selection import matching_rows
 from qvec.storage.store import Store, Transaction
@@ -25,7 +26,10 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Deletion:
-    """The vectors to delete: those with the ids whose ``keys`` are given, those that match ``where``, or both."""
+    """The vectors to delete: those with the ids whose ``keys`` are given, those that match ``where``, or both.
+
+    Rows that have expired are deleted, too, but they do not count as stored.
+    """
 
     access: RowAccess
     keys: list[bytes] | None
@@ -48,14 +52,15 @@ class Deletion:
         else:
             keys = list(dict.fromkeys(self.keys))
             rows = find_rows(txn, keys)
+        expired = expired_among(txn, rows)
         if self.missing == "error":
-            refuse_missing(keys, rows, self.access.config)
+            refuse_missing(keys, np.where(expired, -1, rows), self.access.config)
         found = np.flatnonzero(rows >= 0)
         if self.where is not None and self.keys is not None:
             found = found[np.isin(rows[found], matching_rows(txn, self.where))]
         if len(found):
             self.access.writer(txn).delete([keys[i] for i in found], rows[found], self.threads)
-        return len(found)
+        return len(found) - int(expired[found].sum())
 
 
 def delete(store: Store, maintenance: Maintenance, deletion: Deletion) -> int:
@@ -73,8 +78,13 @@ def delete(store: Store, maintenance: Maintenance, deletion: Deletion) -> int:
     return deleted
 
 
-def erase(store: Store, maintenance: Maintenance, deletion: Deletion, progress: Progress | None) -> int:
-    """Delete, and overwrite everything that was ever deleted. Returns how many vectors were stored."""
+def erase(
+    store: Store, maintenance: Maintenance, deletion: Deletion, progress: Progress | None, expired: bool = False
+) -> int:
+    """Delete, and overwrite everything that was ever deleted. Returns how many vectors were stored.
+
+    ``expired``: also delete the rows that have expired, and count them.
+    """
 
     def work() -> int:
         with store.write(frees=True) as txn:
@@ -82,6 +92,8 @@ def erase(store: Store, maintenance: Maintenance, deletion: Deletion, progress: 
             return deletion.run(txn)
 
     deleted = _with_reserve(store, work)
+    if expired:
+        deleted += maintenance.remove_expired(deletion.threads)
     maintenance.erase(deletion.threads, progress, store.timeout)
     return deleted
 

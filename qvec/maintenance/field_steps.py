@@ -7,7 +7,6 @@ it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -16,9 +15,9 @@ from qvec.filters.maintain import FieldWriter
 from qvec.filters.postings import all_names
 from qvec.filters.schema import load_schema
 from qvec.index import Progress
-from qvec.rows.writer import Writer
+from qvec.rows.payload_writer import PayloadWriter
 from qvec.schema.state import FieldDeclaration, State
-from qvec.storage.store import Store, Transaction
+from qvec.storage.store import Store
 
 INDEXED_ROWS = 16_384  # one transaction reads the payloads of this many rows
 DROPPED_ENTRIES = 65_536  # one transaction deletes this many entries
@@ -26,10 +25,9 @@ DROPPED_ENTRIES = 65_536  # one transaction deletes this many entries
 
 @dataclass(frozen=True)
 class FieldSteps:
-    """``writer``: makes the writer of a transaction."""
+    """The fields of one collection."""
 
     store: Store
-    writer: Callable[[Transaction], Writer]
 
     def add(self, name: str, wanted: FieldDeclaration, progress: Progress | None) -> None:
         """Declare a field and index the values of all rows.
@@ -41,9 +39,9 @@ class FieldSteps:
             state: State = txn.state
             if not (name in state.partial_fields and _same(state.fields[name], wanted)):
                 if self.store.in_transaction or state.n <= INDEXED_ROWS:
-                    self.writer(txn).add_fields({name: wanted}, progress)
+                    PayloadWriter(txn).add_fields({name: wanted}, progress)
                     return
-                self.writer(txn).fields.declare({name: wanted})
+                PayloadWriter(txn).fields.declare({name: wanted})
                 txn.state = replace(txn.state, partial_fields={**state.partial_fields, name: 0})
         try:
             while not self._index_next_rows(name, progress):
@@ -61,7 +59,7 @@ class FieldSteps:
                 raise InputError(f"the field {name!r} was dropped before it was complete")
             if name not in txn.state.partial_fields:
                 return True  # another process has continued
-            done = self.writer(txn).index_next_rows(name, INDEXED_ROWS)
+            done = PayloadWriter(txn).index_next_rows(name, INDEXED_ROWS)
             n, is_complete = txn.state.n, name not in txn.state.partial_fields
         if progress is not None:
             progress(done, n)
@@ -78,6 +76,8 @@ class FieldSteps:
         with self.store.write(frees=True) as txn:
             state: State = txn.state
             field = load_schema(state).get(name)
+            if name == state.expires:
+                raise InputError(f"field {name!r} has the times at which rows expire, and cannot be dropped")
             if field is not None and field.has_postings and not self.store.in_transaction:
                 first, last = all_names(field)
                 behind = next(islice(txn.entries(first, last), DROPPED_ENTRIES, None), None)

@@ -12,13 +12,16 @@ from qvec.common.errors import DiskFullError, LockedError, MapFullError
 from qvec.index import Progress
 from qvec.maintenance.reclaim import Reclaim
 from qvec.rows.access import RowAccess
+from qvec.rows.lookup import ids_of_rows
 from qvec.rows.writer import Writer
 from qvec.schema.state import GraphState
+from qvec.schema.validation import id_keys
 from qvec.storage.store import Store, Transaction
 from qvec.storage.zero_free_pages import zero_free_pages
 
 REPAIRED_PER_DELETED = 20  # a repair visits this many rows of the index for each deleted row
 REPAIRED_ROWS = 4096  # one transaction visits at most this many
+EXPIRED_ROWS = 1024  # one transaction deletes at most this many rows that have expired
 MOVED_ROWS = 512  # one transaction moves at most this many rows, because each must be linked again
 
 
@@ -36,6 +39,7 @@ class Maintenance:
         Returns how many unused rows the columns have lost.
         """
         before = self._unused_rows()
+        self.remove_expired(threads)
         self.recluster(threads, progress)
         self.flush_reverse_edges(threads)
         for _ in range(2):  # moving a row leaves a deleted row
@@ -43,6 +47,24 @@ class Maintenance:
             self.move_rows(threads, progress)
         self.merge_postings(invalid_only=False)
         return max(before - self._unused_rows(), 0)  # other threads may have deleted more rows
+
+    def remove_expired(self, threads: int) -> int:
+        """Delete the rows that have expired. Returns their number."""
+        with self.store.read() as snap:
+            left = snap.state.expires is not None
+        done = 0
+        while left:
+            from qvec.rows.expiry import expired_rows, present  # late: few collections have rows that expire
+
+            with self.store.write(frees=True) as txn:
+                rows = expired_rows(txn, present())[:EXPIRED_ROWS]
+                left = len(rows) > 0
+                if left:
+                    ids = ids_of_rows(txn, rows)
+                    keys = id_keys(ids.tolist() if ids.dtype == object else ids)
+                    self.writer(txn).delete(keys, rows, threads)
+            done += len(rows)
+        return done
 
     def repair_index(self, deleted: int, threads: int) -> None:
         """Remove deleted rows from the index, in as many steps as are due after ``deleted`` rows were deleted.

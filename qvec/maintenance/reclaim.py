@@ -70,9 +70,9 @@ class Reclaim:
         columns[DELETED].write(0, _first_bits(columns[DELETED].read_range(0, words_for(n)), kept))
         columns[DELETED].resize(words_for(kept))
         writer.fields.resize(kept)
-        writer.change(n=kept)
+        writer.change_state(n=kept)
         no_rows = np.zeros(0, np.uint32)
-        writer.change(index=index.extend(writer.index_input(), writer.state.index, no_rows, 1, None))
+        writer.change_state(index=index.extend(writer.index_input(), writer.state.index, no_rows, 1, None))
 
     def zero_unused_rows(self) -> None:
         """Overwrite all unused rows with zeros. Discard the codes of inactive generations."""

@@ -52,7 +52,7 @@ class Recluster:
                 writer = self.writer(txn)
                 for name, column in made.items():
                     _overwrite(writer.columns[name], column)
-                writer.change(index=self._updated(index, before, writer.index_input(), state, threads, psize))
+                writer.change_state(index=self._updated(index, before, writer.index_input(), state, threads, psize))
         return True
 
     def _input(self, snap: Snapshot) -> IndexInput:

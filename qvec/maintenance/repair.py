@@ -66,7 +66,7 @@ class Repair:
         """
         self.damaged = {name for name, column in self.txn.columns.items() if not _is_whole(column)}
         self._check_base()
-        if self.writer.is_empty:
+        if self.writer.is_untrained:
             return self.done
         self._discard_damaged_codes()
         self._discard_damaged_drift()
@@ -85,7 +85,7 @@ class Repair:
     def _check_base(self) -> None:
         """Raise CorruptError if data is damaged that is not derived from other data."""
         lost = [str(problem) for problem in self.txn.check_sealed("records")]
-        if not self.writer.is_empty:
+        if not self.writer.is_untrained:
             base = {self._stored(name) for name in self._base_columns()}
             lost += [f"column {name!r} holds the originals" for name in sorted(base & self.damaged)]
         if lost:
@@ -210,10 +210,10 @@ class Repair:
             return
         for name, spec in specs.items():
             self._renewed(self._stored(name), spec, 0)
-        writer.change(index=index.empty)
+        writer.change_state(index=index.empty)
         live = live_rows(self.txn).astype(np.uint32)
         if len(live):
-            writer.change(index=index.extend(writer.index_input(), index.empty, live, self.threads, None))
+            writer.change_state(index=index.extend(writer.index_input(), index.empty, live, self.threads, None))
         self.done.append(f"the index ({index.kind}) of {len(live)} rows")
 
     def _index_is_wrong(self, names: set[str]) -> bool:

@@ -76,6 +76,8 @@ def check_state(config: Config, vector_bytes: int, state: State, columns: Column
             _check_inactive(state.pending.built, state.generation(state.pending.number), columns, config, state.n)
         if state.fields or state.partial_fields:
             _check_fields(state, columns)
+        if state.expires is not None and getattr(state.fields.get(state.expires), "type", None) != "datetime":
+            raise FormatError(f"field 'expires' is {state.expires!r}, which is no field of datetimes")
         if state.active is not None:
             code_size = state.generation(state.active).code_size
             _check_columns(_named(state.column_names, columns), config, state, code_size, vector_bytes)

@@ -23,13 +23,14 @@ from qvec.storage.stats import collect
 from qvec.storage.store import Snapshot, Store
 
 
-def collect_stats(snap: Snapshot, store: Store, loader: QuantizerLoader, walk: bool) -> Stats:
+def collect_stats(snap: Snapshot, store: Store, loader: QuantizerLoader, walk: bool, visible: int) -> Stats:
     """Collect counts and sizes. The bytes of codes, vectors and graph are those of the active generation.
 
-    walk: also walk the graph.
+    walk: also walk the graph. ``visible``: the number of rows that have not expired.
     """
     config, state = loader.config, snap.state
     graph = graph_shape(snap, loader) if walk else None
+    expired = state.live - visible
     sizes = collect(store)
     names, columns = state.column_names, sizes.column_bytes
     active = None if state.active is None else state.generation(state.active)
@@ -53,7 +54,8 @@ def collect_stats(snap: Snapshot, store: Store, loader: QuantizerLoader, walk: b
         ids=config.ids,
         originals=config.originals,
         model=config.model,
-        count=state.live,
+        count=state.live - expired,
+        expired=expired,
         deleted=state.n - state.live,
         code_size=0 if active is None else active.code_size,
         lists=0 if lists is None else lists.n_lists,

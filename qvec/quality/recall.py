@@ -147,7 +147,7 @@ def wilson(recalls: Recalls, k: int, z: float = Z95) -> Interval:
     z2 = z * z
     center = (p + z2 / (2 * trials)) / (1 + z2 / trials)
     half = z * math.sqrt(p * (1 - p) / trials + z2 / (4 * trials * trials)) / (1 + z2 / trials)
-    return Interval(p, max(0.0, center - half), min(1.0, center + half))
+    return Interval(p, max(0.0, min(p, center - half)), min(1.0, max(p, center + half)))  # rounding can cross the mean
 
 
 def _tiles(quantizer: Quantizer, codes: Codes, problem: Problem) -> Iterator[Float32Array]:

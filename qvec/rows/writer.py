@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,21 +15,21 @@ from qvec.common.errors import DuplicateIdError, InputError
 from qvec.common.parallel import map_parts
 from qvec.common.types import Codes, NDArray, OnConflict, Payload
 from qvec.index import Index, IndexInput, Progress, linking_codes, load_index, make_index
-from qvec.rows.lookup import find_rows, id_array, ids_of_rows, live_rows, payloads_of, read_record, read_records
+from qvec.rows.lookup import find_rows, id_array, read_record
 from qvec.rows.results import AddResult
+from qvec.rows.visibility import expired_among
 from qvec.schema.bitmaps import mark, rows_in, words_for
 from qvec.schema.config import AUTO_INDEX_ROWS, Config
 from qvec.schema.generations import discard_codes_from, graph_names, may_reuse_rows, register
 from qvec.schema.layout import CODES, DELETED, IDS, ROW, VECTORS, active_columns, row_columns
 from qvec.schema.quantizers import QuantizerLoader, Quantizers, Trained, train_code
-from qvec.schema.state import FieldDeclaration, GraphState, IndexState, Rows, State
-from qvec.schema.validation import MAX_ID, MAX_ROWS, as_float32, as_payloads, id_keys
+from qvec.schema.state import GraphState, IndexState, Rows, State
+from qvec.schema.validation import MAX_ID, MAX_ROWS, as_float32, id_keys
 from qvec.storage.store import Transaction
 
 if TYPE_CHECKING:
-    from qvec.filters.maintain import FieldWriter, RowKeys
+    from qvec.filters.maintain import RowKeys
 
-INDEXED_ROWS = 65_536  # a new field is indexed for this many rows at a time: one chunk of a bitmap
 ENCODE_ROWS = 1024  # one thread encodes this many rows at a time, which fit into the cache
 PUT_ROWS = 64  # rows written between two checks of the used memory: each row may be in a different block
 Ids = NDArray[Any] | list[str]
@@ -58,16 +58,17 @@ class Batch:
 
 
 class Writer:
-    """One write transaction of a collection. Every argument has been checked; nothing is visible before commit.
+    """The rows of one write transaction. Every argument has been checked.
 
-    Codes and originals are written first, to rows that are not visible, with checkpoints: a batch of any size takes
-    little memory and leaves few free pages. Then one commit makes the rows visible.
+    The codes and originals of a batch are written first, to rows that the state does not count. Checkpoints (commits of
+    such rows, which no reader sees) keep the used memory small for a batch of any size, and the file from growing. The
+    last commit changes the state, so that all rows of the batch become visible together.
     """
 
     def __init__(self, txn: Transaction, loader: QuantizerLoader) -> None:
         self.txn, self.loader, self.config = txn, loader, loader.config
         self._quantizers = loader.active(txn)
-        from qvec.filters.maintain import FieldWriter  # late: readers have no use for it
+        from qvec.filters.maintain import FieldWriter  # imported here, because handles that only read do not need it
 
         self.fields = FieldWriter(txn)
 
@@ -77,37 +78,40 @@ class Writer:
         state: State = self.txn.state
         return state
 
-    def change(self, **fields: Any) -> None:
-        """Replace fields of the state."""
-        self.txn.state = replace(self.txn.state, **fields)
+    def change_state(self, **values: Any) -> None:
+        """Replace values of the state."""
+        self.txn.state = replace(self.txn.state, **values)
 
     @property
     def quantizers(self) -> Quantizers:
-        """The quantizers with which rows are stored. A quantizer must have been trained."""
+        """The quantizers of codes and originals. Call this only after the code was trained (not `is_untrained`)."""
         assert self._quantizers is not None
         return self._quantizers
 
     @property
-    def is_empty(self) -> bool:
-        """Whether no quantizer has been trained."""
+    def is_untrained(self) -> bool:
+        """Whether no code has been trained, because no vector was ever stored."""
         return self._quantizers is None
 
     @property
     def columns(self) -> dict[str, Column]:
-        """The active columns under their own names."""
+        """The columns of the active generation by their names without its number: "codes", not "codes.3"."""
         return active_columns(self.txn.columns, self.state.column_names)
 
     # --- adding ---
 
     def use(self, trained: Trained) -> int:
-        """Store the first quantizer and create the columns. Returns the first generation."""
+        """Make a trained code the first generation, without a batch. Returns the number of the generation."""
         self._create_columns(trained.quantizer)
+        return self._activate(trained)
+
+    def _activate(self, trained: Trained) -> int:
         number = register(self.txn, trained)
-        self.change(active=number)
+        self.change_state(active=number)
         return number
 
     def _create_columns(self, quantizer: Quantizer) -> None:
-        """Create the columns of rows. Replace the unused columns that a failed batch has left."""
+        """Create the columns of rows. Replace those that a first batch left when it failed after a checkpoint."""
         self._quantizers = quantizers = self.loader.first(quantizer)
         for name, spec in row_columns(quantizer, quantizers.originals, self.config.ids == "int64").items():
             if name in self.txn.columns:
@@ -129,21 +133,25 @@ class Writer:
         field_keys = self.fields.read(payloads)
         given = self._new_ids(len(x)) if ids is None else ids
         batch = Batch(x, originals, given, id_keys(given), payloads, field_keys)
-        replaced, rows = np.zeros(0, np.int64), np.zeros(0, np.int64)
+        replaced, rows, n_expired = np.zeros(0, np.int64), np.zeros(0, np.int64), 0
         if ids is not None:
             found = find_rows(self.txn, batch.keys)
-            replaced = np.flatnonzero(found >= 0)
-            if len(replaced) and on_conflict == "error":
-                name = id_array(ids)[replaced[:1]].tolist()[0]
+            expired = expired_among(self.txn, found)
+            stored = np.flatnonzero((found >= 0) & ~expired)
+            if len(stored) and on_conflict == "error":
+                name = id_array(ids)[stored[:1]].tolist()[0]
                 raise DuplicateIdError(
-                    f"ids[{replaced[0]}] = {name!r} is stored already; use upsert or on_conflict to replace or skip"
+                    f"ids[{stored[0]}] = {name!r} is stored already; use upsert or on_conflict to replace or skip"
                 )
-            if len(replaced) and on_conflict == "skip":
-                batch, replaced = batch.part(np.flatnonzero(found < 0)), replaced[:0]
+            if len(stored) and on_conflict == "skip":
+                kept = np.flatnonzero((found < 0) | expired)
+                batch, found, expired, stored = batch.part(kept), found[kept], expired[kept], stored[:0]
+            replaced, n_expired = np.flatnonzero(found >= 0), int(expired.sum())
             rows = found[replaced]
         if len(batch.x):
             self._store(batch, [batch.keys[i] for i in replaced], rows, threads, progress)
-        return AddResult(id_array(given), len(batch.x) - len(rows), len(rows), len(x) - len(batch.x))
+        n_replaced = len(rows) - n_expired  # who adds an id again whose row has expired does not replace anything
+        return AddResult(id_array(given), len(batch.x) - n_replaced, n_replaced, len(x) - len(batch.x))
 
     def _new_ids(self, n: int) -> NDArray[np.int64]:
         if self.config.ids == "str":
@@ -162,27 +170,28 @@ class Writer:
         progress: Progress | None,
     ) -> None:
         """Store a batch. ``old_keys``, ``old_rows``: keys and rows of the vectors that it replaces."""
-        trained = self._trained(batch.x) if self.is_empty else None
+        trained = self._trained(batch.x) if self.is_untrained else None
         if trained is not None:
             self._create_columns(trained.quantizer)
-        rows = self._choose_rows(len(batch.x))
-        self._put_vectors(batch, rows, threads)
-        graph = self._build_ahead(rows, threads, progress)
-        # everything from here on is in one commit
+        new_rows = self._choose_rows(len(batch.x))
+        self._put_vectors(batch, new_rows, threads)
+        first_graph = self._build_first_graph(new_rows, threads, progress)
+        # There is no checkpoint from here on: the following changes are in one commit.
         if trained is not None:
-            self.change(active=register(self.txn, trained))
+            self._activate(trained)
         if len(old_rows):
             self.hide(old_keys, old_rows, threads)
-        self.show(batch, rows)
-        if graph is None:
-            self.extend_index(rows, threads, progress)
+        self.show(batch, new_rows)
+        if first_graph is None:
+            self.extend_index(new_rows, threads, progress)
         else:
-            self.change(index=graph)
+            self.change_state(index=first_graph)
 
-    def _build_ahead(self, rows: Rows, threads: int, progress: Progress | None) -> IndexState | None:
-        """Build the graph of the first rows while they are not visible, with checkpoints; None: there is no such graph.
+    def _build_first_graph(self, rows: Rows, threads: int, progress: Progress | None) -> IndexState | None:
+        """Build a graph of the first batch before its rows are visible, so that checkpoints are possible.
 
-        The columns of a graph that a failed batch left are replaced.
+        Returns None if the batch is not the first, or the index is no graph: `extend_index` then adds the rows to the
+        index. A first batch that failed after a checkpoint may have left columns of a graph: they are replaced.
         """
         state, n = self.state, len(rows)
         index = index_for(self.config, replace(state, live=n))
@@ -192,7 +201,7 @@ class Writer:
             if name in self.txn.columns:
                 self.txn.drop_column(name)
             self.txn.add_column(name, spec)
-        self.columns[DELETED].resize(words_for(n))
+        self.columns[DELETED].resize(words_for(n))  # the build reads which rows are deleted: none
         checkpoint = self.txn.checkpoint_if_large
         return index.extend(self.index_input(n, checkpoint), index.empty, rows, threads, progress)
 
@@ -256,7 +265,7 @@ class Writer:
         mark(deleted, rows, False)
         next_id = self._put_ids(batch, rows)
         records = self._put_records(batch, rows)
-        self.change(n=n, live=state.live + len(rows), next_id=next_id, records=state.records + records)
+        self.change_state(n=n, live=state.live + len(rows), next_id=next_id, records=state.records + records)
         self.fields.resize(n)
         self.fields.change(rows.tolist(), [], batch.field_keys)
 
@@ -301,7 +310,7 @@ class Writer:
         data = self.index_input()
         if index.kind != state.kind:  # the collection is now too large for a scan, and every row is linked
             state, rows = index.empty, data.live.astype(np.uint32)
-        self.change(index=index.extend(data, state, rows, threads, progress))
+        self.change_state(index=index.extend(data, state, rows, threads, progress))
 
     @property
     def repair_due(self) -> bool:
@@ -310,7 +319,7 @@ class Writer:
 
     def repair_index(self, limit: int, threads: int) -> None:
         """Remove deleted rows from the index by visiting ``limit`` of its rows."""
-        self.change(index=self.index().repair(self.index_input(), self.state.index, limit, threads))
+        self.change_state(index=self.index().repair(self.index_input(), self.state.index, limit, threads))
 
     # --- deleting ---
 
@@ -327,7 +336,7 @@ class Writer:
         rows = np.sort(rows)
         records = self._delete_records(rows)
         index = self.index().drop(self.index_input(), self.state.index, rows.astype(np.uint32), threads)
-        self.change(live=self.state.live - len(rows), records=self.state.records - records, index=index)
+        self.change_state(live=self.state.live - len(rows), records=self.state.records - records, index=index)
 
     def _delete_records(self, rows: NDArray[np.int64]) -> int:
         """Delete the records of rows, ascending. Returns how many rows had a record."""
@@ -349,71 +358,7 @@ class Writer:
             if name in self.columns:
                 self.columns[name].resize(0)
         self.fields.resize(0)
-        self.change(n=0, index=index.empty)
-
-    # --- payloads ---
-
-    def add_fields(self, fields: Mapping[str, FieldDeclaration], progress: Progress | None = None) -> None:
-        """Declare fields, and index the values that live rows have for them."""
-        self.fields.declare(fields)
-        fresh = type(self.fields)(self.txn, fields)
-        rows = live_rows(self.txn)
-        for start in range(0, len(rows) if self.state.records else 0, INDEXED_ROWS):
-            part = rows[start : start + INDEXED_ROWS].tolist()
-            payloads = payloads_of(read_records(self.txn, part))
-            fresh.change(part, [], self._read_named(fresh, part, payloads))
-            if progress is not None:
-                progress(start + len(part), len(rows))
-
-    def index_next_rows(self, name: str, limit: int) -> int:
-        """Index the next ``limit`` rows in a field that is being added. Returns the number of indexed rows."""
-        state = self.state
-        start = state.partial_fields[name]
-        stop = min(start + limit, state.n)
-        live = live_rows(self.txn)
-        part = live[np.searchsorted(live, start) : np.searchsorted(live, stop)].tolist() if state.records else []
-        fresh = type(self.fields)(self.txn, {name})
-        payloads = payloads_of(read_records(self.txn, part))
-        fresh.change(part, [], self._read_named(fresh, part, payloads))
-        partial = {other: rows for other, rows in state.partial_fields.items() if other != name}
-        self.change(partial_fields=partial if stop == state.n else {**partial, name: stop})
-        return stop
-
-    def _read_named(self, fields: FieldWriter, rows: list[int], payloads: Sequence[Payload | None]) -> list[RowKeys]:
-        """Return the keys of fields in stored payloads. InputError names the id of a payload with a wrong value."""
-        try:
-            return fields.read(payloads)
-        except InputError:
-            for name, payload in zip(ids_of_rows(self.txn, np.array(rows)).tolist(), payloads, strict=True):
-                fields.read([payload], [f"the payload of id {name!r}"])
-            raise
-
-    def write_payloads(self, rows: NDArray[np.int64], payloads: Sequence[Payload | None], merge: bool) -> None:
-        """Change the payloads of different live rows. ``merge``: change the given keys, and remove keys with None."""
-        payloads = self.fields.stored_form(payloads)
-        records = read_records(self.txn, rows.tolist())
-        old, new, fields = payloads_of(records), payloads, self.fields
-        if merge:  # both payloads can be within the limit while the merged one is not
-            new = as_payloads([_merged(was, change) for was, change in zip(old, payloads, strict=True)], len(old))
-            fields = type(fields)(self.txn, {name for change in payloads for name in change or ()})
-        fields.change(rows.tolist(), fields.read_stored(old), fields.read(new))
-        count = self.state.records
-        for i, (row, record, payload) in enumerate(zip(rows.tolist(), records, new, strict=True)):
-            name = {} if record is None or record.id is None else {"id": record.id}
-            if name or payload is not None:
-                self.txn.put_record(ROW, row, name | {"payload": payload}, name=f"payload[{i}]")
-            elif record is not None:
-                self.txn.delete_record(ROW, row)
-            count += bool(name or payload is not None) - (record is not None)
-        self.change(records=count)
-
-
-def _merged(old: Payload | None, change: Payload | None) -> Payload | None:
-    """Return a payload with changed keys, without the keys that are changed to None."""
-    if change is None:
-        return old
-    changed = {**(old or {}), **change}
-    return {name: value for name, value in changed.items() if value is not None or name not in change}
+        self.change_state(n=0, index=index.empty)
 
 
 def index_for(config: Config, state: State) -> Index:

@@ -181,7 +181,7 @@ class State:
     for drift alone. ``next_field``: the first number that no field ever had. ``partial_fields``: fields that are being
     added or dropped; their indexes cover the rows below a number, and searches do not use them. ``fusions``: how the
     lists of several inputs are joined by default. ``erasing``: deleted data must still be overwritten
-    (Collection.erase).
+    (Collection.erase). ``expires``: the field of datetimes at which rows expire; None: they do not.
     """
 
     n: Count = 0
@@ -203,6 +203,7 @@ class State:
     partial_fields: Mapping[str, Count] = field(default_factory=dict)
     fusions: Annotated[tuple[TunedFusion, ...], Between(0, MAX_FUSIONS)] = ()
     erasing: bool = False
+    expires: Text | None = None
 
     @property
     def complete_fields(self) -> dict[str, FieldDeclaration]:
@@ -223,9 +224,9 @@ class State:
         return replace(self, generations=tuple(records))
 
 
-def empty_state(fields: Mapping[str, FieldDeclaration]) -> State:
+def empty_state(fields: Mapping[str, FieldDeclaration], expires: str | None = None) -> State:
     """Return the state of an empty collection with declared fields."""
-    return State(fields=dict(fields), next_field=len(fields))
+    return State(fields=dict(fields), next_field=len(fields), expires=expires)
 
 
 def decode_state(stored: dict[str, Any]) -> State:

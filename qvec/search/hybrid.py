@@ -15,6 +15,7 @@ from qvec.common.parallel import for_each
 from qvec.common.types import Bitmap, Float32Array, NDArray
 from qvec.rows.lookup import payloads_of, read_records
 from qvec.schema.config import Config
+from qvec.search.boost import DECAY
 from qvec.search.explain import Explanation
 from qvec.search.fusion import SPARSE, TEXT, VECTOR, Listed, fuse
 from qvec.search.hits import make_hits
@@ -32,7 +33,7 @@ _OF_VECTORS = {"ef": None, "nprobe": None, "oversample": "auto", "exact": False,
 def check_hybrid_options(options: SearchOptions, inputs: Inputs) -> None:
     """Raise InputError for options that have no meaning for these inputs."""
     if options.max_distance is not None:
-        raise InputError("max_distance is a distance of vectors; hits by text or sparse vectors have scores")
+        raise InputError("max_distance is a distance of vectors; hits by text, sparse vectors or boost have scores")
     if VECTOR not in inputs.names:
         for name, default in _OF_VECTORS.items():
             if name == "oversample" and inputs.names == (SPARSE,):
@@ -73,7 +74,7 @@ class HybridRun(Run):
         """Find the best k rows of some queries, and fuse the lists of the inputs."""
         assert self.inputs is not None
         inputs, queries = self.inputs, np.arange(len(self.batch))[at]
-        found, depth = no_hits(len(queries), k), max(k, inputs.depth) if len(inputs.names) > 1 else k
+        found, depth = no_hits(len(queries), k), max(k, inputs.depth) if self._combines else k
         near: Found | None = None
         if VECTOR in inputs.names:
             near = Run._find(self, at, depth, self._params(depth), selected)
@@ -84,9 +85,11 @@ class HybridRun(Run):
             if near is not None:
                 count = int(near[2][i])
                 lists[VECTOR] = near[0][i, :count], self._scores(near[1][i, :count])
-            rows, scores = fuse(lists, inputs.fusion, k)
+            rows, scores = fuse(lists, inputs.fusion, k if inputs.boost is None else depth)
+            if inputs.boost is not None:
+                rows, scores = inputs.boost.combined(self.snap, (rows, scores), k)
             found[0][i, : len(rows)], found[1][i, : len(rows)], found[2][i] = rows, -scores, len(rows)
-            if len(lists) > 1:
+            if self._combines:
                 kept = self.lists.setdefault(int(queries[i]), {})
                 for name, listed in lists.items():
                     kept.setdefault(name, []).append(listed)
@@ -96,6 +99,12 @@ class HybridRun(Run):
         else:
             for_each(search, range(len(queries)), self.threads or 1)
         return found
+
+    @property
+    def _combines(self) -> bool:
+        """Whether the score of a hit is not that of its only input."""
+        assert self.inputs is not None
+        return len(self.inputs.names) > 1 or self.inputs.boost is not None
 
     def _lists_of(self, query: int, depth: int, excluded: Bitmap | None) -> dict[str, Listed]:
         assert self.inputs is not None
@@ -123,10 +132,14 @@ class HybridRun(Run):
         """Add the scores of each input, and highlights, to hits [n, k]."""
         assert self.inputs is not None
         rows, distances, _ = found
-        if len(self.inputs.names) == 1:
+        if not self._combines:
             parts = {self.inputs.names[0]: np.where(rows < 0, np.float32(np.nan), -distances)}
         else:
             parts = {name: self._parts(name, rows) for name in self.inputs.names}
+            if self.inputs.boost is not None:
+                decays = np.full(rows.shape, np.nan, np.float32)
+                decays[rows >= 0] = self.inputs.boost.decays(self.snap, rows[rows >= 0])
+                parts[DECAY] = decays
         shape = rows.shape if self.queries.ndim > 1 else rows.shape[1:]
         extras.parts = {name: scores.reshape(shape) for name, scores in parts.items()}
         if self.inputs.highlight:

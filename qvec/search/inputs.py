@@ -12,12 +12,14 @@ import numpy as np
 from qvec._kernels import Deadline, PostingField, search_postings
 from qvec.common.errors import InputError
 from qvec.common.types import Bitmap, Float32Array, NDArray
+from qvec.rows.expiry import Present
 from qvec.rows.lookup import payloads_of, read_records
 from qvec.schema.bitmaps import bitmap_of, rows_in, words_for
 from qvec.schema.fusion import tuned_for
 from qvec.schema.postings import TextOptions
 from qvec.schema.state import State
 from qvec.schema.validation import MAX_K, check_count
+from qvec.search.boost import Boost, check_boost
 from qvec.search.fusion import DEFAULT_DEPTH, SPARSE, TEXT, VECTOR, Fusion, Listed, check_fusion, check_weight
 from qvec.storage.store import Snapshot
 from qvec.text.analysis import MAX_TEXT_BYTES
@@ -47,16 +49,18 @@ class RawInputs(NamedTuple):
     text_weights: Any = None
     highlight: Any = False
     statistics: Any = None
+    boost: Any = None
 
     @property
     def is_one_text(self) -> bool:
         """Whether the only input is one text, and the only option ``text_weights``."""
         alone = self.sparse is None and self.fusion is None and self.fusion_depth is None and self.statistics is None
+        alone = alone and self.boost is None
         return alone and self.highlight is False and isinstance(self.text, str)
 
     def check(self, has_vector: bool) -> None:
-        """Raise InputError if there is neither text nor a sparse vector."""
-        if self.text is None and self.sparse is None:
+        """Raise InputError if there is neither text nor a sparse vector, nor a boost of a search by a vector."""
+        if self.text is None and self.sparse is None and not (has_vector and self.boost is not None):
             raise InputError(
                 "give text or sparse: fusion, text_weights, highlight and fusion_depth are for them"
                 if has_vector
@@ -84,7 +88,10 @@ _QUOTED = re.compile(r'"([^"]+)"')
 
 @dataclass(frozen=True)
 class Inputs:
-    """Checked inputs of n queries. ``names``: those that there are; ``fusion``: how their lists are joined."""
+    """Checked inputs of n queries. ``names``: those that there are; ``fusion``: how their lists are joined.
+
+    ``boost``: changes the scores of the joined list.
+    """
 
     n: int | None
     names: tuple[str, ...]
@@ -92,12 +99,14 @@ class Inputs:
     fusion: Fusion
     depth: int
     highlight: bool
+    boost: Boost | None
 
 
 def check_inputs(raw: RawInputs, state: State, has_vector: bool, n: int | None) -> Inputs:
     """Check the inputs of a search. ``n``: the number of vectors of a batch. Raises InputError."""
     n = _number_of(raw, n, has_vector)
     queries: dict[str, list[Query]] = {}
+    boost = None if raw.boost is None else check_boost(raw.boost, state)
     if raw.text is not None:
         fields = _text_fields(state, raw.text_weights)
         texts = [raw.text] if n is None else list(raw.text)
@@ -114,7 +123,7 @@ def check_inputs(raw: RawInputs, state: State, has_vector: bool, n: int | None) 
     if raw.highlight and raw.text is None:
         raise InputError("highlight shows the words of a text; give text=")
     fusion, depth = _fusion_of(raw, state, names)
-    return Inputs(n, names, queries, fusion, depth, raw.highlight)
+    return Inputs(n, names, queries, fusion, depth, raw.highlight, boost)
 
 
 def _fusion_of(raw: RawInputs, state: State, names: tuple[str, ...]) -> tuple[Fusion, int]:
@@ -203,7 +212,7 @@ def _text_fields(state: State, weights: Any) -> dict[str, float]:
 def _text_query(state: State, fields: Mapping[str, float], text: Any, name: str) -> Query:
     if not isinstance(text, str):
         raise InputError(f"{name} must be a string, got {type(text).__name__}")
-    if len(text) > MAX_TEXT_BYTES or len(text.encode(errors="replace")) > MAX_TEXT_BYTES:
+    if 4 * len(text) > MAX_TEXT_BYTES and len(text.encode(errors="replace")) > MAX_TEXT_BYTES:
         raise InputError(f"{name} is longer than the limit of {MAX_TEXT_BYTES} bytes")
     terms = []
     for number, (field, weight) in enumerate(fields.items()):
@@ -269,6 +278,8 @@ def search_lists(
     snap: Snapshot, query: Query, k: int, excluded: Bitmap | None, deadline: Deadline | None
 ) -> tuple[Listed, int]:
     """Find the best k rows of one query in posting lists. Also returns the number of scored postings."""
+    if isinstance(snap, Present) and snap.hidden is not None:
+        excluded = snap.hidden if excluded is None else excluded | snap.hidden
     for phrase in query.phrases:
         without = ~_rows_with(snap, phrase)
         excluded = without if excluded is None else excluded | without

@@ -16,6 +16,7 @@ from qvec.common.types import Float32Array, NDArray, check_number
 from qvec.index import load_index
 from qvec.rows.access import RowAccess
 from qvec.rows.lookup import row_of_id
+from qvec.rows.visibility import Visibility
 from qvec.schema.layout import IDS
 from qvec.schema.validation import SAFE_NORM2, as_searched, worker_threads
 from qvec.search.engine import Engine
@@ -30,9 +31,12 @@ from qvec.storage.store import Snapshot, Store
 class Searches:
     """The searches through one handle of a collection."""
 
-    def __init__(self, store: Store, access: RowAccess, sample: Callable[[Float32Array], object]) -> None:
+    def __init__(
+        self, store: Store, access: RowAccess, sample: Callable[[Float32Array], object], visibility: Visibility
+    ) -> None:
         """``sample`` receives some of the single queries, and every batch."""
         self._store, self._access, self._config, self._sample = store, access, access.config, sample
+        self._visibility = visibility
         self._form = access.config.exact_form
 
     def engine(self, snap: Snapshot) -> Engine | None:
@@ -64,8 +68,9 @@ class Searches:
         nearest = where is None and ids_in is None and threads is None and not is_sampled
         if threads is not None:
             worker_threads(threads)  # raises InputError, also if the search runs on one thread
-        snap = self._store.begin(deadline)
+        whole = self._store.begin(deadline)
         try:
+            snap = self._visibility.of(whole)
             engine = snap.derived.get("engine") or self.engine(snap)
             if deadline is not None:
                 deadline.check()
@@ -84,7 +89,7 @@ class Searches:
             plan = None if search is None else search.plan
             return Run(snap, self._access, engine, options, plan, q, None, where, ids_in, threads, deadline).hits()
         finally:
-            self._store.end(snap)
+            self._store.end(whole)
 
     def search_inputs(
         self,
@@ -112,8 +117,9 @@ class Searches:
         if threads is not None:
             worker_threads(threads)
         q = None if query is None else as_searched(query, config.dim, config.metric, self._form)
-        snap = self._store.begin(deadline)
+        whole = self._store.begin(deadline)
         try:
+            snap = self._visibility.of(whole)
             if self._store.memory != "mmap":
                 reside_postings(snap)
             options = self._options(raw)
@@ -128,7 +134,7 @@ class Searches:
             parts = snap, self._access, engine, options, None, q, None, where, ids_in, threads, deadline, inputs
             return HybridRun(*parts).hits()
         finally:
-            self._store.end(snap)
+            self._store.end(whole)
 
     def search_by_id(
         self,
@@ -142,8 +148,9 @@ class Searches:
         """Search for the neighbors of one stored vector (1-D results) or several (2-D results), without the vector
         itself."""
         deadline = None if timeout is None else deadline_after(timeout)
-        snap = self._store.begin(deadline)
+        whole = self._store.begin(deadline)
         try:
+            snap = self._visibility.of(whole)
             engine = snap.derived.get("engine") or self.engine(snap)
             options = self._options(raw)
             if engine is not None and type(ids) is int:
@@ -159,7 +166,7 @@ class Searches:
                 q = as_searched(q, self._config.dim, self._config.metric, self._form)
             return Run(snap, self._access, engine, options, None, q, own, where, ids_in, threads, deadline).hits()
         finally:
-            self._store.end(snap)
+            self._store.end(whole)
 
     def _options(self, raw: RawOptions) -> SearchOptions:
         """Return checked options: the same object for equal values of equal types."""

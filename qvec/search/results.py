@@ -106,8 +106,8 @@ class SearchResult(ResultArrays):
 
     @property
     def parts(self) -> Mapping[str, Float32Array]:
-        """The scores of each input ("vector", "text", "sparse"), float32, shape of ``ids``; NaN for hits that the input
-        did not list, and in places without a hit."""
+        """The scores of each input ("vector", "text", "sparse"), and "decay" with ``boost``: float32, shape of ``ids``;
+        NaN for hits that the input did not list, and in places without a hit."""
         return _included("parts", self._extras.parts)
 
     @property

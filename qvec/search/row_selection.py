@@ -18,6 +18,7 @@ from qvec.filters.schema import searchable_fields
 from qvec.rows.access import RowAccess
 from qvec.rows.lookup import find_rows
 from qvec.rows.results import Records
+from qvec.rows.visibility import Visibility
 from qvec.schema.bitmaps import bitmap_of, complement, read_bitmap, rows_in
 from qvec.schema.layout import DELETED, IDS
 from qvec.schema.validation import as_id_set, id_keys
@@ -81,6 +82,7 @@ class Selector:
         has_deleted = self.n > reading.state.live
         self.live = complement(self.n, read_bitmap(reading.columns[DELETED], self.n) if has_deleted else None)
         self.schema = searchable_fields(reading.state)
+        self._hides = reading.state.expires is not None  # field indexes have the rows that have expired
         self._evaluated: dict[Node, Bitmap] = {}
         self._cache: OrderedDict[Hashable, SelectedRows] = OrderedDict()
 
@@ -99,7 +101,8 @@ class Selector:
         remember: cache the rows of the filter's parts until the next commit.
         """
         node = And(()) if where is None else parse(where, self.schema, name, partial(_terms, reading))
-        return Matcher(reading, self.live, self._evaluated if remember else {}, deadline).rows(node)
+        bits = Matcher(reading, self.live, self._evaluated if remember else {}, deadline).rows(node)
+        return bits & self.live if self._hides else bits
 
     def select(
         self,
@@ -177,19 +180,25 @@ def selector_of(reading: Snapshot) -> Selector:
     return selector
 
 
+def selection_of(reading: Snapshot) -> Selector:
+    """Return the selector of a commit, or a new one for a transaction, which may have changed rows since the last."""
+    return Selector(reading) if isinstance(reading, Transaction) else selector_of(reading)
+
+
 def matching_rows(reading: Snapshot, where: object) -> NDArray[np.int64]:
     """Return the live rows that match a filter, or all live rows if it is None; ascending."""
-    # A selector that a transaction has cached may be older than the transaction's last change.
-    selector = Selector(reading) if isinstance(reading, Transaction) else selector_of(reading)
-    return rows_in(selector.matching(reading, where))
+    return rows_in(selection_of(reading).matching(reading, where))
 
 
-def scan(store: Store, access: RowAccess, where: object, size: int) -> Generator[Records, None, None]:
+def scan(
+    store: Store, access: RowAccess, visibility: Visibility, where: object, size: int
+) -> Generator[Records, None, None]:
     """Yield the live rows that match a filter in batches of ``size``, from the last commit at the first step."""
-    with store.read() as snap:
+    with store.read() as whole:
+        snap = visibility.of(whole)
         version = snap.version
         for records in access.reader(snap).in_batches(matching_rows(snap, where), size):
             if snap.version != version:
                 raise InputError("the transaction has changed the collection since this scan began")
-            with store.idle(snap):
+            with store.idle(whole):
                 yield records

@@ -1,4 +1,9 @@
-"""Choose the strategy of a filtered search: brute force, or the search of the index that is expected to cost less."""
+"""Choose how a search with a filter finds its candidates.
+
+There are two choices: brute force scores every matching row; the index is searched with more effort than without a
+filter, because rows that do not match are no candidates. The one with the lower expected cost is used. The unit of cost
+is the time in which brute force scores one row.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +17,14 @@ from qvec.search.engine import Engine
 if TYPE_CHECKING:
     from qvec.search.row_selection import SelectedRows
 
-# A graph walk takes a certain time for each slot of its candidate list. In this time, brute force scores consecutive
-# rows that have this many bytes of codes, or this many dimensions in total, whichever is fewer rows (ADR 9). Fetching
-# limits the speed for long codes, unpacking for short ones.
+# The cost of a graph walk for each slot of its candidate list (ADR 9). In that time, brute force scores
+# min(39,000 / bytes of a code, 28,000 / dimensions) rows: memory limits the speed of codes with many bits per
+# dimension, and unpacking limits that of codes with few bits.
 BYTES_PER_SLOT, DIMS_PER_SLOT = 39_000, 28_000
-PROBE_COST_IN_ROWS = 25  # scanning one inverted list costs as much as scoring this many rows (ADR 9)
+# The mean cost of one inverted list (ADR 9). It depends little on the length of the list: the scan tests one bit for
+# each row, and scores only rows that match, which are few wherever the choice is close.
+PROBE_COST_IN_ROWS = 25
+FILTERED_EF = 1.5  # a filtered walk needs a longer candidate list for the recall of an unfiltered one (ADR 9)
 MAX_CACHED_STRATEGIES = 64  # for each set of selected rows
 
 
@@ -48,35 +56,39 @@ def choose_strategy(engine: Engine, params: SearchParams, selected: SelectedRows
 
 
 def _cheapest(engine: Engine, params: SearchParams, selected: SelectedRows) -> Strategy:
-    """Return brute force if it costs at most as much as the planned search of the index, and else that search."""
+    """Plan a search of the index. Return it, or brute force if that costs no more."""
     name, wider, cost = (_plan_probe if engine.n_lists else _plan_walk)(engine, params, selected)
-    if selected.count <= cost:
+    if selected.count <= cost:  # also if no row matches
         return Strategy("brute_force", params, selected.brute_force, selected.count)
+    # post_filter: a bitmap of the rows that may not be returned, which scans of lists test, too
     selection = selected.filtered_walk if name == "filtered_walk" else selected.post_filter
     return Strategy(name, wider, selection, selected.count)
 
 
 def _plan_probe(engine: Engine, params: SearchParams, selected: SelectedRows) -> tuple[str, SearchParams, int]:
-    """Plan a scan of inverted lists that contain about as many selected rows as ``nprobe`` lists contain live rows.
+    """Plan a scan of enough inverted lists to contain as many selected rows as ``nprobe`` lists contain live rows.
 
-    Returns the strategy's name, its parameters, and its cost: the number of rows that brute force scores in the same
-    time.
+    Returns the name of the strategy, its parameters and its cost.
     """
-    nprobe = min(-(-max(params.nprobe, 1) * engine.live // selected.count), engine.n_lists)
+    nprobe = min(_scaled(max(params.nprobe, 1), engine, selected), engine.n_lists)
     return "filtered_probe", params.replace(nprobe=nprobe), PROBE_COST_IN_ROWS * nprobe
 
 
 def _plan_walk(engine: Engine, params: SearchParams, selected: SelectedRows) -> tuple[str, SearchParams, int]:
     """Plan a graph walk that has about the same recall as an unfiltered walk with ``params``.
 
-    Returns the strategy's name, its parameters, and its cost: the number of rows that brute force scores in the same
-    time.
+    Returns the name of the strategy, its parameters and its cost.
     """
     config = getattr(engine.index, "config", None)
     if isinstance(config, HNSW) and config.layout == "packed":  # the candidate list has rows that do not match, too
-        name, ef = "post_filter", -(-params.ef * engine.live // selected.count)
+        name, ef = "post_filter", _scaled(params.ef, engine, selected)
     else:
-        name, ef = "filtered_walk", params.ef + params.ef // 2
+        name, ef = "filtered_walk", int(FILTERED_EF * params.ef)
     quantizer = engine.quantizer
     rows = min(BYTES_PER_SLOT * ef // quantizer.code_size, DIMS_PER_SLOT * ef // quantizer.codec.dim)
     return name, params.replace(ef=ef), rows
+
+
+def _scaled(effort: int, engine: Engine, selected: SelectedRows) -> int:
+    """The effort times the number of live rows for each selected row, rounded up."""
+    return -(-effort * engine.live // max(selected.count, 1))

@@ -115,9 +115,9 @@ class OpenFile(StoreBase):
             if not self.env.wait(self._are_snapshots_ended, max(0.0, deadline - time.monotonic())):
                 raise self._still_running(timeout)
         if (txn := self._transaction) is not None:
-            if txn.owner.is_running_here or (txn.is_idle and txn.owner.has_ended):
+            if txn.owner.is_running_here or (txn.is_between_calls and txn.owner.has_ended):
                 txn.abort()
-            elif txn.is_idle:
+            elif txn.is_between_calls:
                 self._is_abandoned = txn.is_abandoned = True
                 return
         if not self._queue.wait_for(self._handle, max(0.0, deadline - time.monotonic())):

@@ -251,7 +251,7 @@ class Store(OpenFile):
             return
         block = object()
         with self.write(activity="is in a transaction") as txn, owner.inside(block):
-            self.joined, self._block, txn.is_block = txn, block, True
+            self.joined, self._block, txn.is_combined = txn, block, True
             try:
                 with txn.owner.watched(lambda: self._undo(txn)):
                     yield

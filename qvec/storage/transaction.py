@@ -1,4 +1,4 @@
-"""A write transaction, which changes private copies of blocks and publishes all changes in one LMDB commit."""
+"""A write transaction: it changes private copies of stored blocks, and publishes all changes in one LMDB commit."""
 
 from __future__ import annotations
 
@@ -19,26 +19,32 @@ from qvec.storage.snapshot import Snapshot, entry_key, id_key, record_key
 from qvec.storage.state_record import ColumnSpec, StateCodec, block_geometry
 
 Operation = Callable[[Any], object]
-_CHECKPOINT_SHARE = 48  # a checkpoint writes 1/48 of the file; pages of three checkpoints cannot be reused yet
-_CHECKPOINT_BYTES = 1 << 20, 64 << 20
-_LARGE_COMMIT = 16 << 20  # a commit of more bytes than this releases its memory as early as possible
-_FREE_MAP_FACTOR = 4  # a map with this many free bytes per byte to put cannot become full
+# A checkpoint is made when the changed blocks exceed 1/48 of the file. LMDB cannot yet reuse the pages that the last
+# three checkpoints replaced, so the file grows by at most 1/16 during a long transaction.
+_CHECKPOINT_SHARE = 48
+_CHECKPOINT_BYTES = 1 << 20, 64 << 20  # the least and the most
+_LARGE_COMMIT = 16 << 20  # a commit of more bytes than this releases the memory of each block as soon as LMDB has it
+# Such a commit cannot be retried with a larger map. Memory is released early only if the map has this many free bytes
+# for each byte to store, so that it cannot become full.
+_FREE_MAP_FACTOR = 4
 
 
 class Transaction(Snapshot):
-    """Changes that become visible together at `commit`, or never. A transaction belongs to the ``owner`` that began it.
+    """Changes that become visible together at `commit`, or never.
 
-    Reads in the transaction see its changes. Puts and deletes are also recorded in a log: when the map is full, LMDB's
-    transaction is aborted, the map is doubled, and a new LMDB transaction repeats the log.
+    Only the thread or task that began a transaction may use it (`qvec.storage.owner`). Reads in the transaction see its
+    changes. Puts and deletes are also recorded in a log: when the map is full, LMDB's transaction is aborted, the map
+    is doubled, and a new LMDB transaction repeats the log.
 
-    ``frees``: the transaction deletes more than it adds, so its commit does not store the reserve. ``is_block``: the
-    transaction combines the calls of a `Store.transaction` block. ``has_failed``: one of these calls failed half-way.
-    ``is_abandoned``: the handle was closed while the transaction was open.
+    ``frees``: the transaction deletes more than it adds; its commit then leaves out the reserve, the zeros that the
+    file holds so that vectors can be deleted on a full disk. ``is_combined``: the transaction combines the calls in a
+    ``with`` statement of `Store.transaction`. ``has_failed``: one of these calls failed half-way. ``is_abandoned``: the
+    handle was closed while the transaction was open.
     """
 
     __slots__ = (
         "_calls", "_codec", "_committed", "_discarded", "_log", "_on_end", "_path", "_record_sums", "_running",
-        "_written", "frees", "has_failed", "is_abandoned", "is_block", "owner",
+        "_written", "frees", "has_failed", "is_abandoned", "is_combined", "owner",
     )  # fmt: skip
 
     def __init__(
@@ -50,39 +56,43 @@ class Transaction(Snapshot):
         codec: StateCodec,
         on_end: Callable[[View | None], None],
     ) -> None:
-        """At the commit, ``path`` must refer to the open file. ``on_end`` is called when the transaction ends.
+        """At the commit, ``path`` must refer to the open file.
 
-        The argument of ``on_end`` is the committed view, or None if its content is not known.
+        ``on_end`` is called when the transaction ends: with the committed view, or with None after an abort, or if the
+        view must be loaded again from the file.
         """
         super().__init__(env, txn, view)
         self._path, self._codec, self._on_end = path, codec, on_end
         self._log: list[Operation] = []
-        self.is_block, self.has_failed, self._calls, self._written = False, False, 0, 0
+        self.is_combined, self.has_failed, self._calls, self._written = False, False, 0, 0
         self.frees, self.is_abandoned, self._running = False, False, 0
         self.owner = owner.current()
-        self._discarded = False  # changed blocks were released while they were put: the commit cannot be retried
+        self._discarded = False  # the memory of changed blocks was released early: the commit cannot be retried
         self._note_committed()
 
     def _note_committed(self) -> None:
-        """Record the blocks and record sums of the last commit, from which a retry starts."""
+        """Remember the number of blocks and the record sums of the last commit. A retry begins from them."""
         self._committed = {name: (column, column.n_blocks) for name, column in self.view.columns.items()}
         self._record_sums = self.view.record_sums.copy()
 
     @property
     def version(self) -> int:
-        """The number of calls that have made changes."""
+        """The number of calls that have ended, also of those that failed or changed nothing."""
         return self._calls
 
     @contextlib.contextmanager
     def call(self) -> Iterator[Self]:
         """Run one of the calls that this transaction combines.
 
+        A call fails half-way if it raises an error after it has changed the state or the log. Blocks of columns that it
+        has changed without changing the state belong to rows that the state does not count, and do no harm.
+
         Raises AbortedError if an earlier call failed half-way.
         """
-        self._own()
+        self._check_owner()
         if self.has_failed:
             raise AbortedError(
-                "a call in this transaction failed half-way: leave the transaction, which undoes all calls"
+                "a call in this transaction failed half-way: end the with statement; that undoes all of its calls"
             )
         encode = self._codec.encode
         before = encode(self.state), len(self._log)
@@ -99,13 +109,13 @@ class Transaction(Snapshot):
             self.derived.clear()
 
     @property
-    def is_idle(self) -> bool:
-        """Whether no call of the block is running."""
-        return self.is_block and not self._running
+    def is_between_calls(self) -> bool:
+        """Whether the transaction combines calls, and none of them is running."""
+        return self.is_combined and not self._running
 
     def check_whole(self) -> None:
-        """Raise an error if the block cannot be committed."""
-        self._own()
+        """Raise AbortedError if one of the combined calls failed half-way."""
+        self._check_owner()
         if self.has_failed:
             raise AbortedError("the transaction was undone, because a call in it failed half-way")
 
@@ -117,7 +127,7 @@ class Transaction(Snapshot):
 
     @state.setter
     def state(self, state: Any) -> None:
-        self._own()
+        self._check_owner()
         self.view.state = state
 
     def add_column(self, name: str, spec: ColumnSpec) -> Column:
@@ -205,8 +215,8 @@ class Transaction(Snapshot):
         A checkpoint limits the memory of a large transaction. It is for changes that readers cannot see until further
         changes follow. The call has no effect in a transaction that combines several calls.
         """
-        self._own()
-        if self.is_block:
+        self._check_owner()
+        if self.is_combined:
             return
         try:
             changed = self._changed_bytes()
@@ -232,7 +242,7 @@ class Transaction(Snapshot):
 
     def commit(self) -> None:
         """Publish all changes at once, durably unless the store is relaxed. After an error nothing is changed."""
-        self._own()
+        self._check_owner()
         written = self._written + self._changed_bytes()
         try:
             self._retry(self._publish)
@@ -256,7 +266,7 @@ class Transaction(Snapshot):
         self._log.clear()
         self._on_end(None)
 
-    def _own(self) -> Any:
+    def _check_owner(self) -> Any:
         if owner.current() != self.owner:
             raise InputError("a write transaction can only be used by the thread or task that began it")
         if self.is_abandoned:
@@ -264,7 +274,7 @@ class Transaction(Snapshot):
         return self.live()
 
     def _run(self, operation: Operation) -> None:
-        self._own()
+        self._check_owner()
         self._retry(lambda: operation(self.txn))
         self._log.append(operation)
 
@@ -343,5 +353,5 @@ class Transaction(Snapshot):
     def _is_above(self, ids: Sequence[bytes]) -> bool:
         if not ids or not all(a < b for a, b in pairwise(ids)):
             return False
-        with translated(self.env.path), self._own().cursor() as cursor:
+        with translated(self.env.path), self._check_owner().cursor() as cursor:
             return cursor.last() and bytes(cursor.key()) < keys.ID + ids[0]

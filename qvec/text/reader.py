@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
@@ -93,10 +94,10 @@ def analyzer_of(state: State, name: str) -> Analyzer:
 
 def text_terms(state: State, name: str, text: str | Sequence[str]) -> Terms:
     """The terms of a query for a text field, each with the number of times that it has it."""
-    counts: dict[str, float] = {}
-    for term in analyzer_of(state, name).terms(text):
-        counts[term] = counts.get(term, 0.0) + 1.0
-    return [(term.encode(), count) for term, count in counts.items()]
+    terms = analyzer_of(state, name).terms(text)
+    if len({*terms}) == len(terms):
+        return [(term.encode(), 1.0) for term in terms]
+    return [(term.encode(), float(count)) for term, count in Counter(terms).items()]
 
 
 def sparse_terms(ids: NDArray[np.uint32], weights: Float32Array) -> Terms:

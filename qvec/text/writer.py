@@ -102,7 +102,8 @@ class PostingsWriter:
     def change(self, rows: Sequence[int], before: Sequence[Any], after: Sequence[Any]) -> None:
         """Replace the values of ascending rows: None, or a tuple with a value as payloads store it."""
         moved = [i for i in range(len(rows)) if before[i] != after[i]]
-        self.remove(np.array([rows[i] for i in moved], np.int64))  # also those of a field that is being added
+        is_partial = self.name in self._collection.partial_fields  # an interrupted step may have added the values
+        self.remove(np.array([rows[i] for i in moved if is_partial or before[i] is not None], np.int64))
         added = [i for i in moved if after[i] is not None]
         for start in range(0, len(added), PART_ROWS):
             part = added[start : start + PART_ROWS]

@@ -133,26 +133,26 @@ def articles(tmp_path: Path) -> Iterator[QvecVectorStore]:
     texts = ["apollo landed on the moon", "the moon is bright", "a cat sleeps", "apollo is a god", "cats and dogs"]
     options: dict[str, Any] = {"path": tmp_path / "s.qvec", "fields": {"text": "text", "lang": "keyword"}}
     metadatas = [{"lang": ["de", "en"][i % 2]} for i in range(len(texts))]
-    store = QvecVectorStore.from_texts(texts, Hashed(), metadatas, ids=list("abcde"), mode="hybrid", **options)
+    store = QvecVectorStore.from_texts(texts, Hashed(), metadatas, ids=list("abcde"), search_mode="hybrid", **options)
     yield store
     store.collection.close()
 
 
 def test_texts_are_found_by_words_by_vectors_and_by_both(articles: QvecVectorStore) -> None:
     question = "apollo moon"
-    by_words = [document.id for document in articles.similarity_search(question, 4, mode="text")]
+    by_words = [document.id for document in articles.similarity_search(question, 4, search_mode="text")]
     assert by_words[0] == "a"
     assert set(by_words) == {"a", "b", "d"}
     vector = Hashed().embed_query(question)
-    nearest = [document.id for document in articles.similarity_search(question, 5, mode="vector")]
+    nearest = [document.id for document in articles.similarity_search(question, 5, search_mode="vector")]
     assert nearest == articles.collection.search(np.asarray(vector, np.float32), 5).ids.tolist()
     both = articles.collection.search(np.asarray(vector, np.float32), 3, text=question)
     found = articles.similarity_search_with_score(question, 3)  # the store's own mode
     assert [(document.id, score) for document, score in found] == [(hit.id, hit.score) for hit in both]
     assert all(document.page_content for document, _ in found)
-    assert articles.similarity_search(question, 1, mode="text", filter={"lang": "en"})[0].id in "bd"
-    assert articles.max_marginal_relevance_search(question, 2, mode="text")[0].id == "a"
-    retriever = articles.as_retriever(search_kwargs={"k": 1, "mode": "text"})
+    assert articles.similarity_search(question, 1, search_mode="text", filter={"lang": "en"})[0].id in "bd"
+    assert articles.max_marginal_relevance_search(question, 2, search_mode="text")[0].id == "a"
+    retriever = articles.as_retriever(search_kwargs={"k": 1, "search_mode": "text"})
     assert retriever.invoke(question)[0].id == "a"
     by_vector = articles.similarity_search_by_vector(vector, 5)
     assert [document.id for document in by_vector] == nearest
@@ -161,7 +161,7 @@ def test_texts_are_found_by_words_by_vectors_and_by_both(articles: QvecVectorSto
 def test_modes_that_cannot_be_are_refused(articles: QvecVectorStore, tmp_path: Path) -> None:
     with pytest.raises(qvec.InputError, match="no scale from 0 to 1"):
         articles.similarity_search_with_relevance_scores("moon")
-    with pytest.raises(qvec.InputError, match="mode must be one of vector, text, hybrid"):
-        articles.similarity_search("moon", mode="words")  # type: ignore[arg-type]
+    with pytest.raises(qvec.InputError, match="search_mode must be one of vector, text, hybrid"):
+        articles.similarity_search("moon", search_mode="words")  # type: ignore[arg-type]
     with pytest.raises(qvec.InputError, match="needs a text field"):
-        QvecVectorStore.create(tmp_path / "other.qvec", Hashed(), mode="text")
+        QvecVectorStore.create(tmp_path / "other.qvec", Hashed(), search_mode="text")

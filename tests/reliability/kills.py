@@ -31,6 +31,7 @@ LONGEST = 0.025  # maximum lifetime of a worker in seconds, from its first chang
 ROUNDS_PER_FILE = 15
 MOST = 400  # batches of a file
 DEEP = 8  # everything is verified after this number of kills of a file, and after the last one
+PASSED = "2000-01-01"  # a time at which rows have expired
 FEWEST = 100  # least number of vectors for the training of binary codes
 CODES = ("int8", "binary", "f16", "f32")
 ROUNDS = {"short": 20, "nightly": 5000}  # of each workload
@@ -72,6 +73,11 @@ def gone(batch: int) -> tuple[Change, Callable[[qvec.Collection], object]]:
     return [(batch, -1)], lambda db: db.delete(ids_of(batch))
 
 
+def expire(batch: int) -> tuple[Change, Callable[[qvec.Collection], object]]:
+    """Give a batch a time that has passed: readers no longer see it."""
+    return [(batch, -1)], lambda db: db.update_payloads(ids_of(batch), {"until": PASSED})
+
+
 def adding(live: Live, first: int, chance: random.Random) -> Steps:
     """Add new batches."""
     yield from (put(batch, 0) for batch in itertools.count(first))
@@ -100,6 +106,21 @@ def together(live: Live, first: int, chance: random.Random) -> Steps:
                     part(db)
 
         yield [item for items, _ in parts for item in items], change
+
+
+def expiring(live: Live, first: int, chance: random.Random) -> Steps:
+    """Add batches, let some expire, add them again, and reclaim or overwrite expired rows in between."""
+    for batch in itertools.count(first):
+        yield put(batch, 0)
+        if live and chance.random() < 0.7:
+            old, version = chance.choice(list(live.items()))
+            yield expire(old)
+            if chance.random() < 0.3:
+                yield put(old, version + 1)
+        if chance.random() < 0.3:
+            yield [], chance.choice(RECLAIM)
+        while len(live) > 20:
+            yield gone(chance.choice(list(live)))
 
 
 def recoding(live: Live, first: int, chance: random.Random) -> Steps:
@@ -136,6 +157,10 @@ UPKEEP: tuple[Callable[[qvec.Collection], object], ...] = (
     lambda db: db.optimize(threads=1),
     lambda db: db.repair(threads=1),
 )
+RECLAIM: tuple[Callable[[qvec.Collection], object], ...] = (
+    lambda db: db.optimize(threads=1),
+    lambda db: db.erase(expired=True, threads=1),
+)
 TEXT_FIELDS = {"batch": "int", "body": "text", "lexical": "sparse"}
 WORKLOADS: dict[str, tuple[Callable[..., Steps], dict[str, Any]]] = {
     "add": (adding, {"index": qvec.HNSW(m=8, ef_construction=40)}),
@@ -146,6 +171,14 @@ WORKLOADS: dict[str, tuple[Callable[..., Steps], dict[str, Any]]] = {
     "transactions": (together, {"index": qvec.IVF()}),
     "requantize": (recoding, {"index": qvec.HNSW(m=8, ef_construction=40)}),
     "upkeep": (keeping_up, {"index": qvec.HNSW(m=8, ef_construction=40), "fields": TEXT_FIELDS}),
+    "expiry": (
+        expiring,
+        {
+            "index": qvec.HNSW(m=8, ef_construction=40),
+            "fields": TEXT_FIELDS | {"until": "datetime"},
+            "expires": "until",
+        },
+    ),
     "text": (churning, {"index": "flat", "fields": TEXT_FIELDS}),
     "text transactions": (together, {"index": "flat", "fields": TEXT_FIELDS}),
 }
@@ -193,6 +226,9 @@ def found(path: str, deep: bool = True) -> dict[str, Any]:
             wrong.append(f"{len(db)} vectors are said to be there")
         for batch, version in sorted(rows)[-4 if deep else -1 :]:
             wrong += [f"id {i} is not found" for i in not_found(db, batch, version)]
+        if "batch" in db.fields:
+            counts = {batch: size_of(batch) for batch, _ in rows}
+            wrong += ["facets do not count the rows"] if db.facets("batch") != counts else []
         if "body" in db.fields:
             wrong += [
                 f"batch {key} is not what its words find" for key in sorted(rows) if not is_found_by_words(db, key)

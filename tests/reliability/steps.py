@@ -75,6 +75,12 @@ CHANGES: dict[str, list[tuple[kills.Change, Callable[[qvec.Collection], object]]
     "churn": [kills.put(30, 0), kills.put(7, 1), ([(b, -1) for b in range(6, 16)], lambda db: deleted(db, 6, 16))],
     "transactions": [next(kills.together(dict.fromkeys(range(20), 0), 30, random.Random(3))), kills.gone(8)],
     "requantize": [([], lambda db: kills.recode(db, "f16")), kills.put(31, 0)],
+    "expiry": [
+        kills.put(30, 0),
+        kills.expire(8),
+        ([(9, -1)], lambda db: expired_and_erased(db, 9)),
+        ([], lambda db: db.optimize(threads=1)),
+    ],
     "text": [kills.put(30, 0), kills.put(7, 1), kills.gone(8)],
     "upkeep": [
         kills.gone(8),
@@ -89,6 +95,12 @@ CHANGES: dict[str, list[tuple[kills.Change, Callable[[qvec.Collection], object]]
 def deleted(db: qvec.Collection, first: int, last: int) -> None:
     """Delete enough rows to start a repair of the graph."""
     db.delete([i for batch in range(first, last) for i in kills.ids_of(batch)])
+
+
+def expired_and_erased(db: qvec.Collection, batch: int) -> None:
+    """Let a batch expire, and overwrite it."""
+    kills.expire(batch)[1](db)
+    db.erase(expired=True, threads=1)
 
 
 def prepare(path: str, name: str) -> None:

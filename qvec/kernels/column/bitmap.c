@@ -137,24 +137,107 @@ static int set_runs(const uint8_t *data, size_t size, uint32_t limit, uint64_t *
     return 0;
 }
 
-int qv_bits_roaring(const uint8_t *data, size_t size, uint32_t chunk, uint32_t n, uint64_t *words) {
+typedef enum { ARRAY, BITSET, RUNS } container_kind;
+
+/* `count`: rows, of arrays and bitsets. `first`: the first row of the chunk; `limit`: rows in the chunk. */
+typedef struct {
+    container_kind kind;
+    const uint8_t *data;
+    size_t size;
+    uint32_t count, first, limit;
+} container;
+
+/* Find the container of a serialized bitmap. Returns -1 if it does not have exactly one. */
+static int find_container(const uint8_t *data, size_t size, uint32_t chunk, uint32_t n, container *found) {
     uint32_t cookie, first = chunk * QV_CHUNK_ROWS;
     if (chunk >= QV_CHUNK_ROWS || first >= n || size < 11) return -1;
-    uint32_t limit = n - first < QV_CHUNK_ROWS ? n - first : QV_CHUNK_ROWS;
-    words += first / 64;
+    found->first = first;
+    found->limit = n - first < QV_CHUNK_ROWS ? n - first : QV_CHUNK_ROWS;
     memcpy(&cookie, data, sizeof cookie);
     if (cookie == COOKIE_WITH_RUNS) { /* of one container: it has no table of offsets, and one byte of flags */
-        uint32_t is_run = data[4] & 1, count = u16_at(data + 7) + 1u;
-        if (u16_at(data + 5) != chunk || (!is_run && count > ARRAY_MAX)) return -1;
-        return is_run ? set_runs(data + 9, size - 9, limit, words) : set_array(data + 9, size - 9, count, limit, words);
+        found->kind = data[4] & 1 ? RUNS : ARRAY, found->count = u16_at(data + 7) + 1u;
+        found->data = data + 9, found->size = size - 9;
+        return u16_at(data + 5) != chunk || (found->kind == ARRAY && found->count > ARRAY_MAX) ? -1 : 0;
     }
     if (cookie != COOKIE || size < 18) return -1;
-    uint32_t containers, offset, count = u16_at(data + 10) + 1u;
+    uint32_t containers, offset;
     memcpy(&containers, data + 4, sizeof containers);
     memcpy(&offset, data + 12, sizeof offset);
     if (containers != 1 || offset != 16 || u16_at(data + 8) != chunk) return -1;
-    if (count > ARRAY_MAX) return set_bitset(data + 16, size - 16, limit, words);
-    return set_array(data + 16, size - 16, count, limit, words);
+    found->count = u16_at(data + 10) + 1u, found->data = data + 16, found->size = size - 16;
+    found->kind = found->count > ARRAY_MAX ? BITSET : ARRAY;
+    return 0;
+}
+
+int qv_bits_roaring(const uint8_t *data, size_t size, uint32_t chunk, uint32_t n, uint64_t *words) {
+    container rows;
+    if (find_container(data, size, chunk, n, &rows)) return -1;
+    words += rows.first / 64;
+    if (rows.kind == RUNS) return set_runs(rows.data, rows.size, rows.limit, words);
+    if (rows.kind == BITSET) return set_bitset(rows.data, rows.size, rows.limit, words);
+    return set_array(rows.data, rows.size, rows.count, rows.limit, words);
+}
+
+static int64_t count_array(const container *rows, const uint64_t *words) {
+    int64_t count = 0;
+    if (rows->size != 2 * (size_t)rows->count) return -1;
+    for (uint32_t i = 0; i < rows->count; i++) {
+        uint32_t row = u16_at(rows->data + 2 * (size_t)i);
+        if (row >= rows->limit) return -1;
+        count += words[row / 64] >> (row % 64) & 1;
+    }
+    return count;
+}
+
+/* Set the bits of a container, of a bitset or runs, in a bitmap of its chunk. */
+static int unpack_bits(const container *rows, uint64_t bits[QV_CHUNK_ROWS / 64]) {
+    memset(bits, 0, QV_CHUNK_ROWS / 8);
+    return rows->kind == RUNS ? set_runs(rows->data, rows->size, rows->limit, bits)
+                              : set_bitset(rows->data, rows->size, rows->limit, bits);
+}
+
+int qv_roaring_fill(const uint8_t *data, size_t size, uint32_t chunk, uint32_t n, uint32_t value, uint32_t *values) {
+    uint64_t bits[QV_CHUNK_ROWS / 64];
+    container rows;
+    if (find_container(data, size, chunk, n, &rows)) return -1;
+    values += rows.first;
+    if (rows.kind != ARRAY) {
+        if (unpack_bits(&rows, bits)) return -1;
+        for (uint32_t w = 0; w < (rows.limit + 63) / 64; w++)
+            for (uint64_t left = bits[w]; left; left &= left - 1) values[w * 64 + __builtin_ctzll(left)] = value;
+        return 0;
+    }
+    if (rows.size != 2 * (size_t)rows.count) return -1;
+    for (uint32_t i = 0; i < rows.count; i++) {
+        uint32_t row = u16_at(rows.data + 2 * (size_t)i);
+        if (row >= rows.limit) return -1;
+        values[row] = value;
+    }
+    return 0;
+}
+
+int qv_bits_histogram(const uint32_t *values, const uint64_t *words, uint32_t n_words, uint32_t n_values,
+                      int64_t *counts) {
+    for (uint32_t w = 0; w < n_words; w++) {
+        for (uint64_t left = words[w]; left; left &= left - 1) {
+            uint32_t value = values[w * 64 + (uint32_t)__builtin_ctzll(left)];
+            if (value >= n_values) return -1;
+            counts[value]++;
+        }
+    }
+    return 0;
+}
+
+int64_t qv_roaring_count(const uint8_t *data, size_t size, uint32_t chunk, uint32_t n, const uint64_t *words) {
+    uint64_t bits[QV_CHUNK_ROWS / 64];
+    container rows;
+    if (find_container(data, size, chunk, n, &rows)) return -1;
+    words += rows.first / 64;
+    if (rows.kind == ARRAY) return count_array(&rows, words);
+    if (unpack_bits(&rows, bits)) return -1;
+    uint32_t n_words = (rows.limit + 63) / 64;
+    for (uint32_t w = 0; w < n_words; w++) bits[w] &= words[w];
+    return qv_bits_count(bits, n_words);
 }
 
 /* --- counting and listing --- */

@@ -17,6 +17,17 @@ int qv_bits_between(qv_column *values, uint32_t n, const uint64_t *bounds, uint3
  * all below n. Returns 0, or -1 for any other data; some bits may then be set. */
 int qv_bits_roaring(const uint8_t *data, size_t size, uint32_t chunk, uint32_t n, uint64_t *words);
 
+/* Count the rows of a serialized bitmap, as above, whose bits are set. Returns -1 for any other data. */
+int64_t qv_roaring_count(const uint8_t *data, size_t size, uint32_t chunk, uint32_t n, const uint64_t *words);
+
+/* Set the values of the rows of a serialized bitmap, as above. Returns 0, or -1 for any other data; some values may then
+ * be set. */
+int qv_roaring_fill(const uint8_t *data, size_t size, uint32_t chunk, uint32_t n, uint32_t value, uint32_t *values);
+
+/* Count the values of the rows whose bits are set. Returns -1 if a value is not below n_values. */
+int qv_bits_histogram(const uint32_t *values, const uint64_t *words, uint32_t n_words, uint32_t n_values,
+                      int64_t *counts);
+
 uint32_t qv_bits_count(const uint64_t *words, uint32_t n_words);
 
 /* List the rows of a bitmap, ascending. `rows` must fit all of them. */

@@ -6,6 +6,10 @@ cdef extern from "column/bitmap.h" nogil:
     const uint32_t QV_CHUNK_ROWS
     int qv_bits_between(qv_column *values, uint32_t n, const uint64_t *bounds, uint32_t n_ranges, int simd, uint64_t *words)
     int qv_bits_roaring(const uint8_t *data, size_t size, uint32_t chunk, uint32_t n, uint64_t *words)
+    int64_t qv_roaring_count(const uint8_t *data, size_t size, uint32_t chunk, uint32_t n, const uint64_t *words)
+    int qv_roaring_fill(const uint8_t *data, size_t size, uint32_t chunk, uint32_t n, uint32_t value, uint32_t *values)
+    int qv_bits_histogram(const uint32_t *values, const uint64_t *words, uint32_t n_words, uint32_t n_values,
+                          int64_t *counts)
     uint32_t qv_bits_count(const uint64_t *words, uint32_t n_words)
     void qv_bits_rows(const uint64_t *words, uint32_t n_words, uint32_t *rows)
 
@@ -55,6 +59,35 @@ def bits_roaring(const uint8_t[::1] data not None, uint32_t chunk, uint32_t n, b
     """
     cdef uint64_t[::1] words = _words(bits, n)
     return data.shape[0] > 0 and n > 0 and qv_bits_roaring(&data[0], data.shape[0], chunk, n, &words[0]) == 0
+
+
+def roaring_count(const uint8_t[::1] data not None, uint32_t chunk, uint32_t n, const uint64_t[::1] bits not None):
+    """The number of rows of a serialized CRoaring bitmap that are set in ``bits``; -1 as `bits_roaring` returns False."""
+    if <uint64_t>bits.shape[0] * 64 < n:
+        raise ValueError(f"a bitmap of {bits.shape[0]} words does not hold {n} rows")
+    return qv_roaring_count(&data[0], data.shape[0], chunk, n, &bits[0]) if data.shape[0] > 0 and n > 0 else -1
+
+
+def roaring_fill(const uint8_t[::1] data not None, uint32_t chunk, uint32_t value, uint32_t[::1] values not None):
+    """Set the values of the rows of a serialized CRoaring bitmap. Returns False as `bits_roaring`, with n values."""
+    cdef uint32_t n = <uint32_t>values.shape[0]
+    return data.shape[0] > 0 and n > 0 and qv_roaring_fill(&data[0], data.shape[0], chunk, n, value, &values[0]) == 0
+
+
+def bits_histogram(const uint32_t[::1] values not None, const uint64_t[::1] bits not None, uint32_t n_values):
+    """Counts, int64 [n_values], of the values of the rows in a bitmap. ValueError: a value is not below n_values."""
+    cdef cnp.npy_intp size = n_values
+    cdef cnp.ndarray counts = cnp.PyArray_ZEROS(1, &size, cnp.NPY_INT64, 0)
+    cdef uint32_t n = <uint32_t>values.shape[0], n_words = (n + 63) // 64
+    cdef int status = 0
+    if <uint32_t>bits.shape[0] != n_words or (n % 64 and bits[n_words - 1] >> (n % 64)):
+        raise ValueError(f"the bitmap is not one of {n} rows")
+    if n:
+        with nogil:
+            status = qv_bits_histogram(&values[0], &bits[0], n_words, n_values, <int64_t *>cnp.PyArray_DATA(counts))
+    if status:
+        raise ValueError(f"a value is not below {n_values}")
+    return counts
 
 
 def bits_set(const uint32_t[::1] rows not None, uint32_t n, bits):

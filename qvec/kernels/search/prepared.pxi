@@ -184,7 +184,7 @@ cdef class StoreBase:
         """Search for one query if a search with these options was prepared on the last commit; otherwise return None.
 
         This is `begin`, `PreparedSearch.search` and `end` in one call, without a snapshot. None also if the query is to
-        be sampled.
+        be sampled, and if a row has expired since the search was prepared (derived data "moment").
         """
         cdef EnvironmentBase env = self.env
         cdef PreparedSearch search = None
@@ -203,7 +203,11 @@ cdef class StoreBase:
         finally:
             lock.release()
         try:
-            search = find_prepared(view.derived, raw)
+            derived = view.derived
+            moment = (<dict>derived).get("moment")
+            if moment is not None:  # rows of this collection expire, and a search is prepared for a moment
+                derived = moment.derived if moment.is_current() else None
+            search = None if derived is None else find_prepared(<dict?>derived, raw)
             return None if search is None or search.hits is None else search.search(query)
         finally:
             self.running -= 1
