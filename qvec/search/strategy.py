@@ -66,7 +66,7 @@ def _cheapest(engine: Engine, params: SearchParams, selected: SelectedRows) -> S
 
 
 def _plan_probe(engine: Engine, params: SearchParams, selected: SelectedRows) -> tuple[str, SearchParams, int]:
-    """Plan a scan of enough inverted lists to contain about as many selected rows as ``nprobe`` lists contain live rows.
+    """Plan a scan of enough inverted lists to contain as many selected rows as ``nprobe`` lists contain live rows.
 
     Returns the name of the strategy, its parameters and its cost.
     """
