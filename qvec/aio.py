@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AsyncCollection", "create", "open"]
 
-THREADS = max(1, min(4, (os.cpu_count() or 2) - 1))  # for reads; the loop gets a core, otherwise it waits for them
+THREADS = max(2, min(4, os.cpu_count() or 2))  # for reads: more threads than cores only delay the loop
 MAX_THREADS = 256
 P = ParamSpec("P")
 R = TypeVar("R")

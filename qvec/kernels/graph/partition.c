@@ -1,6 +1,6 @@
 /* Build of a graph from partitions (partition.h has all steps). This file has the first: it chooses random rows as the
  * leaders of clusters, assigns each row to the clusters of its `fanout` nearest leaders, and numbers the rows by cluster.
- * A place is such a number; until they are assigned, the places are the positions in p->rows. A part is a range of
+ * A place is the number of a row in this order; before the rows are numbered, it is their position in p->rows. A part is a range of
  * QV_PRUNE_ROWS places: the unit of memory in which candidates and lists are allocated, spilled and pruned. */
 #include <string.h>
 
@@ -84,13 +84,13 @@ int qv_assign_places(const qv_partition *p, const qv_tile_set *leaders, const ui
     int n_panels = qv_panels(leaders->n);
     size_t pitch = (size_t)n_panels * QV_TILE_COLUMNS;
     qv_tile_set block;
-    const uint8_t **codes = qv_take(&memory, QV_ASSIGN_BLOCK * sizeof *codes);
+    const uint8_t **addresses = qv_take(&memory, QV_ASSIGN_BLOCK * sizeof *addresses); /* of codes */
     int32_t *keys = qv_take(&memory, QV_TILE_ROWS * pitch * sizeof *keys);
     qv_tile_set_init(&block, p->kernels, QV_ASSIGN_BLOCK, qv_partition_dims(p), memory);
     for (uint32_t start = 0; start < n; start += QV_ASSIGN_BLOCK) {
         int count = n - start < QV_ASSIGN_BLOCK ? (int)(n - start) : QV_ASSIGN_BLOCK;
-        if (qv_addresses(p, places + start, count, codes)) return QV_DAMAGED;
-        qv_tile_set_load(&block, p->kernels, p->graph->codec, codes, count, 0); /* the rows of the product */
+        if (qv_addresses(p, places + start, count, addresses)) return QV_DAMAGED;
+        qv_tile_set_load(&block, p->kernels, p->graph->codec, addresses, count, 0); /* the rows of the product */
         for (int i = 0; i < count; i += QV_TILE_ROWS) {
             p->kernels->keys(&block, i, leaders, 0, n_panels, keys, pitch);
             for (int r = 0; r < QV_TILE_ROWS && i + r < count; r++) {
