@@ -4,7 +4,7 @@
     python benchmarks/bench_writers.py add [--rows 60000] [--base CHECKOUT]
     python benchmarks/bench_writers.py mixed [--processes 16] [--calls 1000] [--folder DIR]
     python benchmarks/bench_writers.py readers [--processes 16] [--seconds 10] [--rows 60000]
-    python benchmarks/bench_writers.py loop [--seconds 10] [--rows 60000]
+    python benchmarks/bench_writers.py loop [--seconds 10] [--rows 60000] [--pool N]
 
 fair: two processes make durable commits at the same time; waits of each commit, errors. add: milliseconds of one
 durable add to a graph of a given number of rows, by an exclusive and by a shared handle, and with ``--base`` by
@@ -180,7 +180,9 @@ def readers(folder: Path, processes: int, rows: int, seconds: float) -> dict[str
             reader.stdout.readline()
         first = 100 * len(said[number]) + (1 if number == 1 else 20)  # ids of their own
         writing = [start(many_writers.__file__, "write", path, first + i, 10**6) for i in range(number)]
-        time.sleep(3.0)  # until all of them write
+        logs = [path.with_suffix(f".{first + i}.log") for i in range(number)]
+        while not all(log.exists() and "end" in log.read_text() for log in logs):  # until all of them write
+            time.sleep(0.1)
         for reader in reading:
             print(file=reader.stdin, flush=True)
         said[number] += [json.loads(reader.communicate()[0]) for reader in reading]
@@ -199,7 +201,7 @@ def readers(folder: Path, processes: int, rows: int, seconds: float) -> dict[str
         return {**found, "ratio": round(many / few, 3), "problems": db.verify()}
 
 
-def loop(folder: Path, rows: int, seconds: float) -> dict[str, Any]:
+def loop(folder: Path, rows: int, seconds: float, pool: int | None) -> dict[str, Any]:
     """How late a timer of one millisecond is in a loop whose tasks search and write."""
     import qvec.aio
 
@@ -207,7 +209,7 @@ def loop(folder: Path, rows: int, seconds: float) -> dict[str, Any]:
     queries = rng.normal(size=(1000, DIM)).astype(np.float32)
 
     async def run() -> None:
-        async with await qvec.aio.create(folder / "loop.qvec", DIM, index="hnsw") as db:
+        async with await qvec.aio.create(folder / "loop.qvec", DIM, index="hnsw", pool=pool or qvec.aio.THREADS) as db:
             await db.add(rng.normal(size=(rows, DIM)))
             stop = time.perf_counter() + seconds
 
@@ -244,6 +246,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=16)
     parser.add_argument("--calls", type=int, default=1000)
     parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--pool", type=int, help="reading threads of loop; default: that of qvec.aio")
     parser.add_argument("--folder", type=Path, help="where the files are made; default: the temporary folder")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
@@ -254,7 +257,7 @@ def main() -> None:
         elif args.part == "readers":
             found = readers(Path(folder), args.processes, args.rows, args.seconds)
         elif args.part == "loop":
-            found = loop(Path(folder), args.rows, args.seconds)
+            found = loop(Path(folder), args.rows, args.seconds, args.pool)
         else:
             found = mixed(Path(folder), args.processes, args.calls)
     print(json.dumps(found, indent=1))

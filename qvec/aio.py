@@ -1,6 +1,7 @@
 """Collections for asyncio: the calls of :class:`qvec.Collection` as coroutines.
 
-Calls run in threads that belong to the handle: reads in several threads, writes in one. If a task is canceled during a
+Calls run in threads that belong to the handle: reads in several threads, long reads (``evaluate``, ``choose``,
+``verify``, ``backup``) in one, writes in one. If a task is canceled during a
 call, it waits until the call has committed or failed. During calls, Python switches between threads every tenth of a
 millisecond, so that the event loop does not wait for them.
 """
@@ -64,6 +65,19 @@ def _read(
     return call
 
 
+def _read_long(
+    method: Callable[Concatenate[Collection, P], R],
+) -> Callable[Concatenate[AsyncCollection, P], Coroutine[Any, Any, R]]:
+    """Run a reading call that takes long, in a thread that searches do not wait for."""
+
+    @functools.wraps(method)
+    async def call(self: AsyncCollection, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        work = functools.partial(method, self.collection, *args, **kwargs)
+        return await self._run(self._writer if self._is_in_block else self._long_reader, work)
+
+    return call
+
+
 def _search(method: Callable[..., R]) -> Callable[..., Coroutine[Any, Any, R]]:
     """Run a search. Its timeout begins here and includes the wait for a thread."""
 
@@ -100,6 +114,7 @@ class AsyncCollection:
         """Make the pools. A forked child makes its own, because it has none of the parent's threads."""
         self._epoch = fork_epoch()
         self._readers = LoopPool(self._n_readers, "qvec-read")
+        self._long_reader = LoopPool(1, "qvec-read-long")
         self._writer = LoopPool(1, "qvec-write")  # LMDB's transactions belong to a thread
         self._lock = asyncio.Lock()
         self._owner: asyncio.Task[Any] | None = None  # the task that has a transaction
@@ -127,14 +142,14 @@ class AsyncCollection:
     facets = _read(Collection.facets)
     generations = _read(Collection.generations)
     export_calibration = _read(Collection.export_calibration)
-    evaluate = _read(Collection.evaluate)
-    choose = _read(Collection.choose)
+    evaluate = _read_long(Collection.evaluate)
+    choose = _read_long(Collection.choose)
     drift = _read(Collection.drift)
     recall_curves = _read(Collection.recall_curves)
     stats = _read(Collection.stats)
     text_statistics = _read(Collection.text_statistics)
-    verify = _read(Collection.verify)
-    backup = _read(Collection.backup)
+    verify = _read_long(Collection.verify)
+    backup = _read_long(Collection.backup)
 
     if TYPE_CHECKING:
 
@@ -196,7 +211,7 @@ class AsyncCollection:
     async def close(self, timeout: float = 5.0) -> None:
         """Close the handle as :meth:`qvec.Collection.close` does, and end its threads."""
         await asyncio.to_thread(self.collection.close, timeout)
-        for pool in (self._readers, self._writer):
+        for pool in (self._readers, self._long_reader, self._writer):
             pool.close()
 
     async def __aenter__(self) -> Self:

@@ -199,3 +199,24 @@ def test_a_forked_child_makes_threads_of_its_own(tmp_path: Path) -> None:
     assert os.waitpid(child, 0)[1] == 0
     assert len(db.collection) == 25
     asyncio.run(db.close())
+
+
+def test_a_long_read_does_not_delay_searches(tmp_path: Path) -> None:
+    go_on, running = threading.Event(), threading.Event()
+
+    def wait(done: int, total: int) -> None:
+        running.set()
+        go_on.wait(30)
+
+    async def test(db: qvec.aio.AsyncCollection) -> None:
+        measuring = asyncio.create_task(db.evaluate(rows(3), 2, ["f16"], progress=wait))
+        await asyncio.to_thread(running.wait)
+        try:
+            hits = await asyncio.wait_for(db.search(rows(1)[0], 3), 10)
+            assert len(hits) == 3
+            assert not measuring.done()
+        finally:
+            go_on.set()
+        await measuring
+
+    run(tmp_path / "a.qvec", test, pool=1)

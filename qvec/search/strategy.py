@@ -1,8 +1,8 @@
 """Choose how a search with a filter finds its candidates.
 
 There are two choices: brute force scores every matching row; the index is searched with more effort than without a
-filter, because rows that do not match are no candidates. The one with the lower expected cost is used. The unit of cost
-is the time in which brute force scores one row.
+filter, because some of the rows that it reads do not match. The one with the lower expected cost is used. The unit of
+cost is the time in which brute force scores one row.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def _cheapest(engine: Engine, params: SearchParams, selected: SelectedRows) -> S
 
 
 def _plan_probe(engine: Engine, params: SearchParams, selected: SelectedRows) -> tuple[str, SearchParams, int]:
-    """Plan a scan of enough inverted lists to contain about as many selected rows as ``nprobe`` lists contain live rows.
+    """Plan a scan of enough inverted lists to contain as many selected rows as ``nprobe`` lists contain live rows.
 
     Returns the name of the strategy, its parameters and its cost.
     """

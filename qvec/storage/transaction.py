@@ -19,8 +19,9 @@ from qvec.storage.snapshot import Snapshot, entry_key, id_key, record_key
 from qvec.storage.state_record import ColumnSpec, StateCodec, block_geometry
 
 Operation = Callable[[Any], object]
-# A checkpoint is made when the changed blocks exceed 1/48 of the file. LMDB cannot yet reuse the pages that the last
-# three checkpoints replaced, so the file grows by at most 1/16 during a long transaction.
+# A checkpoint is an LMDB commit before the last one, of blocks that no state counts yet. It is made when the changed
+# blocks exceed 1/48 of the file. LMDB cannot yet reuse the pages that the last three checkpoints replaced, so the file
+# grows by at most 1/16 during a long transaction.
 _CHECKPOINT_SHARE = 48
 _CHECKPOINT_BYTES = 1 << 20, 64 << 20  # the least and the most
 _LARGE_COMMIT = 16 << 20  # a commit of more bytes than this releases the memory of each block as soon as LMDB has it
@@ -58,8 +59,8 @@ class Transaction(Snapshot):
     ) -> None:
         """At the commit, ``path`` must refer to the open file.
 
-        ``on_end`` is called when the transaction ends: with the committed view, or with None after an abort, or if the
-        view must be loaded again from the file.
+        ``on_end`` is called when the transaction ends: with the committed view; or with None, after an abort or if the
+        view must be loaded from the file.
         """
         super().__init__(env, txn, view)
         self._path, self._codec, self._on_end = path, codec, on_end
@@ -77,15 +78,15 @@ class Transaction(Snapshot):
 
     @property
     def version(self) -> int:
-        """The number of calls that have ended, also of those that failed or changed nothing."""
+        """A number that changes whenever a call ends: what was cached from the transaction may then be outdated."""
         return self._calls
 
     @contextlib.contextmanager
     def call(self) -> Iterator[Self]:
         """Run one of the calls that this transaction combines.
 
-        A call fails half-way if it raises an error after it has changed the state or the log. Blocks of columns that it
-        has changed without changing the state belong to rows that the state does not count, and do no harm.
+        A call fails half-way if it raises a QvecError after it has changed the state or the log, or any other error.
+        Blocks that it has changed without changing the state belong to rows that the state does not count: no harm.
 
         Raises AbortedError if an earlier call failed half-way.
         """

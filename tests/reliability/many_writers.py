@@ -7,9 +7,8 @@ interrupted is there as a whole or not at all. Run as a script, this file is one
 
 from __future__ import annotations
 
-import contextlib
-import os
 import random
+import select
 import signal
 import subprocess
 import sys
@@ -27,6 +26,7 @@ TIMEOUT = 30.0
 CALLS = {"short": 60, "nightly": 1000}
 WRITERS = {"short": 4, "nightly": 16}
 READERS = {"short": 1, "nightly": 4}
+PAUSE = 0.05  # seconds between two reads, so that readers leave processor time to the writers
 KILLS = {"short": 6, "nightly": 1_000_000}
 Log = list[tuple[int, str, int, bool]]  # batch, call, version, whether it returned
 
@@ -153,11 +153,7 @@ def read(path: Path) -> None:
     reads = 0
     query = np.random.default_rng(0).normal(size=DIM).astype(np.float32)
     with qvec.open(path, "r") as db:
-        os.set_blocking(0, False)
-        while True:
-            with contextlib.suppress(BlockingIOError):
-                if os.read(0, 1):
-                    break
+        while not select.select([0], [], [], PAUSE)[0]:
             db.search(query, 10)
             with db.snapshot() as snapshot:
                 batches: dict[int, set[int]] = {}

@@ -65,7 +65,7 @@ typedef struct {
 } qv_link;
 
 /* Find the out-edges of one new row, whose code is stored: search the graph, score the other rows of the batch, prune, and
- * write the list. `links` [degree] receives the edges, of which reverse edges are made later. Returns their number, or an
+ * write the list. `links` [degree] receives the edges, for which reverse edges are made later. Returns their number, or an
  * error. The row's list must be private (qv_row_mut). With graph->distinct, the rows of the batch must have different
  * codes. If the search then finds a row with an equal code, `equal` receives it, and the list stays empty. */
 int qv_link_out(const qv_graph *graph, uint32_t row, const uint32_t *batch, uint32_t n_batch, int ef, qv_scratch *s,

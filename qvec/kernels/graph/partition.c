@@ -1,8 +1,12 @@
-/* Build of a graph from partitions: memory, leaders, and the clusters of each row. See partition.h. */
+/* Build of a graph from partitions (partition.h has all steps). This file has the first: it chooses random rows as the
+ * leaders of clusters, assigns each row to the clusters of its `fanout` nearest leaders, and numbers the rows by cluster.
+ * A place is the number of a row in this order; before the rows are numbered, it is their position in p->rows. A part is a range of
+ * QV_PRUNE_ROWS places: the unit of memory in which candidates and lists are allocated, spilled and pruned. */
 #include <string.h>
 
 #include "graph/partition_common.h"
 
+/* The old contents are not needed. A quarter more than is asked for saves later calls. */
 int qv_partition_reserve(qv_partition_buffers *b, size_t bytes) {
     if (b->bytes >= bytes) return QV_OK;
     free(b->memory);
@@ -13,13 +17,14 @@ int qv_partition_reserve(qv_partition_buffers *b, size_t bytes) {
     return QV_OK;
 }
 
+/* After an error, too, the caller calls qv_partition_free. */
 int qv_partition_init(qv_partition *p, const qv_graph *graph, uint32_t *rows, uint32_t n,
                       const qv_partition_options *options) {
     *p = (qv_partition){.graph = graph, .rows = rows, .n = n, .options = *options};
     p->kernels = qv_tile_kernels_of(graph->codec->simd);
     uint32_t n_leaders = options->n_leaders;
     p->n_parts = p->n_in_memory = (n + QV_PRUNE_ROWS - 1) / QV_PRUNE_ROWS;
-    p->owner = malloc((size_t)n * (size_t)options->fanout * sizeof *p->owner);
+    p->row_clusters = malloc((size_t)n * (size_t)options->fanout * sizeof *p->row_clusters);
     p->leader_memory =
         aligned_alloc(64, qv_round_up(qv_tile_set_bytes(p->kernels, (int)n_leaders, qv_partition_dims(p)), 64));
     p->first = calloc((size_t)n_leaders + 1, sizeof *p->first);
@@ -28,19 +33,21 @@ int qv_partition_init(qv_partition *p, const qv_graph *graph, uint32_t *rows, ui
     const uint8_t **codes = malloc(n_leaders * sizeof *codes);
     uint32_t *places = malloc(n_leaders * sizeof *places);
     int status = QV_NO_MEMORY;
-    if (p->owner && p->leader_memory && p->first && p->reservoirs && p->lists && codes && places) {
+    if (p->row_clusters && p->leader_memory && p->first && p->reservoirs && p->lists && codes && places) {
         for (uint32_t i = 0; i < n_leaders; i++) places[i] = qv_sampled(options->seed, i, n_leaders, n);
         status = qv_addresses(p, places, (int)n_leaders, codes);
     }
     if (!status) {
         qv_tile_set_init(&p->leaders, p->kernels, (int)n_leaders, qv_partition_dims(p), p->leader_memory);
-        qv_tile_set_load(&p->leaders, p->kernels, graph->codec, codes, (int)n_leaders, 1);
+        qv_tile_set_load(&p->leaders, p->kernels, graph->codec, codes, (int)n_leaders,
+                         1); /* with panels: the columns of the product */
     }
     free(codes);
     free(places);
     return status;
 }
 
+/* Free the first n parts, which are in memory. The others are in the buffer that was given to qv_partition_spill. */
 static void free_parts(void *parts, uint32_t n) {
     void **each = parts;
     for (uint32_t i = 0; each && i < n; i++) free(each[i]);
@@ -55,7 +62,7 @@ void qv_partition_spill(qv_partition *p, uint32_t n_in_memory, uint8_t *spill) {
 void qv_partition_free(qv_partition *p) {
     free_parts(p->reservoirs, p->n_in_memory);
     free_parts(p->lists, p->n_in_memory);
-    free(p->owner);
+    free(p->row_clusters);
     free(p->leader_memory);
     free(p->first);
     free(p->members);
@@ -64,7 +71,8 @@ void qv_partition_free(qv_partition *p) {
     free(p->reverse);
 }
 
-/* Bytes of the buffers of qv_assign_places with n_leaders leaders. */
+/* Bytes of the three buffers of qv_assign_places: codes of a block, keys (distances that can be compared) from some of its
+ * rows to all leaders, and addresses. 64 bytes for the alignment of each. */
 size_t qv_assign_bytes(const qv_partition *p, int n_leaders) {
     return qv_tile_set_bytes(p->kernels, QV_ASSIGN_BLOCK, qv_partition_dims(p)) +
            (size_t)QV_TILE_ROWS * (size_t)qv_panels(n_leaders) * QV_TILE_COLUMNS * sizeof(int32_t) +
@@ -72,24 +80,24 @@ size_t qv_assign_bytes(const qv_partition *p, int n_leaders) {
 }
 
 int qv_assign_places(const qv_partition *p, const qv_tile_set *leaders, const uint32_t *places, uint32_t n, int fanout,
-                     uint32_t *owner, uint8_t *memory) {
+                     uint32_t *row_clusters, uint8_t *memory) {
     int n_panels = qv_panels(leaders->n);
     size_t pitch = (size_t)n_panels * QV_TILE_COLUMNS;
     qv_tile_set block;
-    const uint8_t **codes = qv_take(&memory, QV_ASSIGN_BLOCK * sizeof *codes);
+    const uint8_t **addresses = qv_take(&memory, QV_ASSIGN_BLOCK * sizeof *addresses); /* of codes */
     int32_t *keys = qv_take(&memory, QV_TILE_ROWS * pitch * sizeof *keys);
     qv_tile_set_init(&block, p->kernels, QV_ASSIGN_BLOCK, qv_partition_dims(p), memory);
     for (uint32_t start = 0; start < n; start += QV_ASSIGN_BLOCK) {
         int count = n - start < QV_ASSIGN_BLOCK ? (int)(n - start) : QV_ASSIGN_BLOCK;
-        if (qv_addresses(p, places + start, count, codes)) return QV_DAMAGED;
-        qv_tile_set_load(&block, p->kernels, p->graph->codec, codes, count, 0);
+        if (qv_addresses(p, places + start, count, addresses)) return QV_DAMAGED;
+        qv_tile_set_load(&block, p->kernels, p->graph->codec, addresses, count, 0); /* the rows of the product */
         for (int i = 0; i < count; i += QV_TILE_ROWS) {
             p->kernels->keys(&block, i, leaders, 0, n_panels, keys, pitch);
             for (int r = 0; r < QV_TILE_ROWS && i + r < count; r++) {
                 qv_near near[QV_NEAREST_MAX];
-                uint32_t *own = owner + (size_t)(start + (uint32_t)(i + r)) * (size_t)fanout;
+                uint32_t *clusters = row_clusters + (size_t)(start + (uint32_t)(i + r)) * (size_t)fanout;
                 int found = p->kernels->nearest(keys + (size_t)r * pitch, n_panels, fanout, near);
-                for (int f = 0; f < fanout; f++) own[f] = f < found ? near[f].column : QV_NO_ROW;
+                for (int f = 0; f < fanout; f++) clusters[f] = f < found ? near[f].column : QV_NO_ROW; /* or none */
             }
         }
     }
@@ -102,7 +110,7 @@ int qv_partition_assign(qv_partition *p, uint32_t unit, qv_partition_buffers *b)
     if (qv_partition_reserve(b, qv_assign_bytes(p, p->leaders.n))) return QV_NO_MEMORY;
     for (uint32_t i = 0; i < n; i++) places[i] = first + i;
     size_t fanout = (size_t)p->options.fanout;
-    return qv_assign_places(p, &p->leaders, places, n, p->options.fanout, p->owner + first * fanout, b->memory);
+    return qv_assign_places(p, &p->leaders, places, n, p->options.fanout, p->row_clusters + first * fanout, b->memory);
 }
 
 typedef struct {
@@ -125,23 +133,23 @@ static void accumulate(uint64_t *counts, size_t n) {
 static int number_by_cluster(qv_partition *p) {
     size_t n = p->n, fanout = (size_t)p->options.fanout, n_leaders = p->options.n_leaders;
     uint64_t *next = calloc(n_leaders + 1, sizeof *next);
-    uint32_t *rows = malloc(n * sizeof *rows), *owner = malloc(n * fanout * sizeof *owner);
-    int status = next && rows && owner ? QV_OK : QV_NO_MEMORY;
+    uint32_t *rows = malloc(n * sizeof *rows), *row_clusters = malloc(n * fanout * sizeof *row_clusters);
+    int status = next && rows && row_clusters ? QV_OK : QV_NO_MEMORY;
     if (!status) {
         for (size_t i = 0; i < n; i++)
-            if (p->owner[i * fanout] + 1 < n_leaders) next[p->owner[i * fanout] + 1]++;
+            if (p->row_clusters[i * fanout] + 1 < n_leaders) next[p->row_clusters[i * fanout] + 1]++;
         accumulate(next, n_leaders - 1);
         for (size_t i = 0; i < n; i++) {
-            size_t place = next[p->owner[i * fanout]]++;
+            size_t place = next[p->row_clusters[i * fanout]]++;
             rows[place] = p->rows[i];
-            memcpy(owner + place * fanout, p->owner + i * fanout, fanout * sizeof *owner);
+            memcpy(row_clusters + place * fanout, p->row_clusters + i * fanout, fanout * sizeof *row_clusters);
         }
         memcpy(p->rows, rows, n * sizeof *rows);
-        memcpy(p->owner, owner, n * fanout * sizeof *owner);
+        memcpy(p->row_clusters, row_clusters, n * fanout * sizeof *row_clusters);
     }
     free(next);
     free(rows);
-    free(owner);
+    free(row_clusters);
     return status;
 }
 
@@ -149,7 +157,7 @@ int qv_partition_group(qv_partition *p) {
     size_t n = p->n, fanout = (size_t)p->options.fanout, n_leaders = p->options.n_leaders;
     if (number_by_cluster(p)) return QV_NO_MEMORY;
     for (size_t i = 0; i < n * fanout; i++)
-        if (p->owner[i] < n_leaders) p->first[p->owner[i] + 1]++;
+        if (p->row_clusters[i] < n_leaders) p->first[p->row_clusters[i] + 1]++;
     accumulate(p->first, n_leaders);
     uint64_t *next = malloc(n_leaders * sizeof *next);
     cluster_size *sizes = malloc(n_leaders * sizeof *sizes);
@@ -159,12 +167,12 @@ int qv_partition_group(qv_partition *p) {
     if (!status) {
         memcpy(next, p->first, n_leaders * sizeof *next);
         for (size_t i = 0; i < n * fanout; i++)
-            if (p->owner[i] < n_leaders) p->members[next[p->owner[i]]++] = (uint32_t)(i / fanout);
+            if (p->row_clusters[i] < n_leaders) p->members[next[p->row_clusters[i]]++] = (uint32_t)(i / fanout);
         for (uint32_t c = 0; c < n_leaders; c++) sizes[c] = (cluster_size){p->first[c + 1] - p->first[c], c};
         qsort(sizes, n_leaders, sizeof *sizes, by_size);
         for (uint32_t c = 0; c < n_leaders; c++) p->largest[c] = sizes[c].cluster;
-        free(p->owner);
-        p->owner = NULL;
+        free(p->row_clusters);
+        p->row_clusters = NULL;
     }
     free(next);
     free(sizes);

@@ -50,8 +50,8 @@ typedef struct {
     const qv_tile_kernels *kernels;
     qv_partition_options options;
     uint32_t n;
-    uint32_t *rows;  /* [n] row of each place */
-    uint32_t *owner; /* [n][fanout] clusters of each row, nearest first */
+    uint32_t *rows;         /* [n] row of each place */
+    uint32_t *row_clusters; /* [n][fanout] clusters of each row, nearest first */
     qv_tile_set leaders;
     void *leader_memory;
     uint64_t *first;           /* [n_leaders + 1] where the members of a cluster begin */

@@ -35,8 +35,8 @@ int qv_partition_reserve(qv_partition_buffers *buffers, size_t bytes);
 /* Bytes of `memory` for qv_assign_places. */
 size_t qv_assign_bytes(const qv_partition *p, int n_leaders);
 
-/* Write the `fanout` nearest leaders of each of n places, nearest first, to owner[n][fanout]. Returns QV_OK or an error. */
+/* Write the `fanout` nearest leaders of each of n places, nearest first, to row_clusters[n][fanout]. Returns QV_OK or an error. */
 int qv_assign_places(const qv_partition *p, const qv_tile_set *leaders, const uint32_t *places, uint32_t n, int fanout,
-                     uint32_t *owner, uint8_t *memory);
+                     uint32_t *row_clusters, uint8_t *memory);
 
 #endif

@@ -141,21 +141,21 @@ static int divide(leaf_buffers *leaf, const uint32_t *places, uint32_t n, int fa
     qv_tile_set leaders;
     qv_tile_set_init(&leaders, p->kernels, (int)n_leaders, qv_partition_dims(p), qv_take(&at, set_bytes));
     const uint8_t **codes = qv_take(&at, n_leaders * sizeof *codes);
-    uint32_t *owner = qv_take(&at, edges * sizeof *owner), *lists = qv_take(&at, edges * sizeof *lists);
+    uint32_t *row_clusters = qv_take(&at, edges * sizeof *row_clusters), *lists = qv_take(&at, edges * sizeof *lists);
     uint32_t *first = qv_take(&at, (n_leaders + 1) * sizeof *first), *merged = qv_take(&at, LEAF_MAX * sizeof *merged);
     for (uint32_t i = 0; i < n_leaders; i++) lists[i] = places[qv_sampled(seed, i, n_leaders, n)];
     int status = qv_addresses(p, lists, (int)n_leaders, codes);
     if (!status) {
         qv_tile_set_load(&leaders, p->kernels, p->graph->codec, codes, (int)n_leaders, 1);
-        status = qv_assign_places(p, &leaders, places, n, fanout, owner, at);
+        status = qv_assign_places(p, &leaders, places, n, fanout, row_clusters, at);
     }
     if (!status) {
         memset(first, 0, (n_leaders + 1) * sizeof *first);
         for (size_t i = 0; i < edges; i++)
-            if (owner[i] < n_leaders) first[owner[i] + 1]++;
+            if (row_clusters[i] < n_leaders) first[row_clusters[i] + 1]++;
         for (uint32_t i = 0; i < n_leaders; i++) first[i + 1] += first[i];
         for (size_t i = 0; i < edges; i++)
-            if (owner[i] < n_leaders) lists[first[owner[i]]++] = places[i / (size_t)fanout];
+            if (row_clusters[i] < n_leaders) lists[first[row_clusters[i]]++] = places[i / (size_t)fanout];
         for (uint32_t i = n_leaders; i > 0; i--) first[i] = first[i - 1];
         first[0] = 0;
         int waiting = 0;

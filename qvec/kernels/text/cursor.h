@@ -10,7 +10,7 @@
 
 /* A list during a search. */
 typedef struct {
-    const qv_query_list *of;
+    const qv_query_list *query_list;
     const uint8_t *directory; /* NULL: inline */
     uint32_t n_blocks, block; /* the first block that does not end before the window */
     uint32_t decoded;         /* the block in rows and values */
@@ -29,7 +29,7 @@ static inline float block_bound(const cursor *c, const qv_text_field *field, uin
     const uint8_t *entry = c->directory + (size_t)QV_DIRECTORY_ENTRY * block;
     uint16_t most;
     memcpy(&most, entry + 10, 2);
-    return bound_of(field, c->of->weight, most, qv_get32(entry + 12));
+    return bound_of(field, c->query_list->weight, most, qv_get32(entry + 12));
 }
 
 static inline uint32_t last_of(const cursor *c, uint32_t block) {
@@ -39,21 +39,21 @@ static inline uint32_t last_of(const cursor *c, uint32_t block) {
 /* The least row that a block may have. */
 static inline uint32_t first_of(const cursor *c, uint32_t block) {
     if (c->directory == NULL) return c->rows[0];
-    return block ? last_of(c, block - 1) + 1 : c->of->segment->first_row;
+    return block ? last_of(c, block - 1) + 1 : c->query_list->segment->first_row;
 }
 
-static inline int begin(cursor *c, const qv_query_list *of) {
-    c->of = of;
+static inline int begin(cursor *c, const qv_query_list *query_list) {
+    c->query_list = query_list;
     c->block = c->at = c->n = 0, c->decoded = UINT32_MAX;
     c->directory = NULL;
-    c->n_blocks = of->list.inline_at ? 1 : qv_plist_blocks(&of->list);
-    if (of->list.inline_at) {
-        int n = qv_plist_inline(of->segment, &of->list, c->rows, c->values);
+    c->n_blocks = query_list->list.inline_at ? 1 : qv_plist_blocks(&query_list->list);
+    if (query_list->list.inline_at) {
+        int n = qv_plist_inline(query_list->segment, &query_list->list, c->rows, c->values);
         if (n <= 0) return QV_DAMAGED;
         c->n = (uint32_t)n, c->decoded = 0;
         return QV_OK;
     }
-    c->directory = qv_plist_directory(of->segment, &of->list);
+    c->directory = qv_plist_directory(query_list->segment, &query_list->list);
     return c->directory == NULL ? QV_DAMAGED : QV_OK;
 }
 
@@ -64,7 +64,7 @@ static inline float window_bound(const cursor *c, const qv_text_field *field, ui
         if (c->rows[0] >= stop) return -1;
         uint32_t most = 0;
         for (uint32_t i = 0; i < c->n; i++) most = c->values[i] > most ? c->values[i] : most;
-        return bound_of(field, c->of->weight, most < QV_VALUE_MAX ? most : QV_VALUE_MAX, 0);
+        return bound_of(field, c->query_list->weight, most < QV_VALUE_MAX ? most : QV_VALUE_MAX, 0);
     }
     for (uint32_t block = c->block; block < c->n_blocks && first_of(c, block) < stop; block++) {
         float of = block_bound(c, field, block);

@@ -1,9 +1,14 @@
-/* MaxScore over windows of rows (Turtle and Flood, 1995; windows as in Lucene's MaxScoreBulkScorer).
+/* The best k rows for several posting lists: MaxScore over windows of rows (Turtle and Flood, 1995; windows as in Lucene's
+ * MaxScoreBulkScorer).
  *
- * In a window, each list has a bound: the largest of the bounds of its blocks there. Lists whose bounds together do not
- * reach the k-th best score so far cannot make a row a result by themselves. The other lists are added up for all rows of
- * the window; these are then looked up for the rows that can still be results. Rows are visited in ascending order, so of
- * equal scores the lower rows stay. */
+ * A window is a range of QV_WINDOW rows. In a window, each list has a bound: no row there has a higher score by this list.
+ * The lists are sorted by their bounds. As many lists with low bounds as possible are set apart, as long as the sum of
+ * their bounds is below the k-th best score so far: a row that is in no other list cannot be a result. Then the scores by
+ * the other lists are added up for all rows of the window, and the lists that were set apart are only looked up, for rows
+ * that can still be results. Rows are visited in ascending order, so of equal scores the lower rows are returned.
+ *
+ * BM25 of a term is weight * tf / (tf + base + slope * length): the norm of a row is base + slope * length. For sparse
+ * vectors there are no norms, and the score is weight * value. */
 #include "text/score.h"
 
 #include <stdlib.h>
@@ -15,28 +20,31 @@
 #include "text/seed.h"
 
 #define POSTINGS_PER_LOOKUP 20 /* postings that are added in the time of one look-up */
-#define FEW_POSTINGS 200       /* of a window: fewer rows are listed, not looked for among all */
-#define MANY_LISTS 32          /* more are sorted by qsort */
+/* If a window has fewer postings than this, the rows that have a sum are noted in a bitmap. Otherwise all of its sums are
+ * tested. */
+#define FEW_POSTINGS 200
+#define MANY_LISTS 32 /* more are sorted by qsort */
 
 typedef struct {
     const qv_text_query *query;
     cursor *cursors;
     cursor **open; /* lists with blocks in the window, by ascending bound */
     uint32_t n_open;
-    float sums[QV_WINDOW], *norms;       /* of the window: scores; for each field the second term of the denominator */
-    uint32_t candidates[QV_WINDOW + 16]; /* whole vectors are stored */
+    float sums[QV_WINDOW], *norms;       /* of the rows of the window: scores so far; for each field the norms */
+    uint32_t candidates[QV_WINDOW + 16]; /* 16 more, because kernels store whole SIMD registers */
     float scores[QV_WINDOW + 16];
     uint64_t *filled;                 /* for each field, the groups of 64 rows whose norms are there */
-    uint64_t touched[QV_WINDOW / 64]; /* bitmap of the rows with a sum, if there are few */
-    int is_sparse;                    /* whether they are few */
-    float seed;                       /* every result has a higher score */
+    uint64_t touched[QV_WINDOW / 64]; /* bitmap of the rows with a sum, if has_few */
+    int has_few;                      /* whether the window has fewer than FEW_POSTINGS postings */
+    float seed; /* a lower limit of the scores of results, known before the first window (seed.h) */
     qv_contribute_fn *contribute;
     qv_text_work *work;
 } window;
 
+/* Unpack a block of a list into its cursor, unless it is there already. */
 static int decode(window *w, cursor *c, uint32_t block) {
     if (c->decoded == block) return QV_OK;
-    int n = qv_plist_block(c->of->segment, &c->of->list, c->directory, block, c->rows, c->values);
+    int n = qv_plist_block(c->query_list->segment, &c->query_list->list, c->directory, block, c->rows, c->values);
     if (n <= 0) return QV_DAMAGED;
     c->n = (uint32_t)n, c->at = 0, c->decoded = block;
     w->work->blocks++;
@@ -56,13 +64,16 @@ static float open_lists(window *w, uint32_t stop) {
     for (uint32_t i = 0; i < q->n_lists; i++) {
         cursor *c = w->cursors + i;
         if (c->block == c->n_blocks) continue;
-        c->bound = window_bound(c, q->fields + c->of->field, stop);
-        if (c->bound < 0) continue;
+        c->bound = window_bound(c, q->fields + c->query_list->field, stop);
+        if (c->bound < 0) continue; /* no row of the list is in the window */
         total += c->bound;
         w->open[w->n_open++] = c;
     }
-    if (w->n_open > MANY_LISTS) qsort(w->open, w->n_open, sizeof *w->open, by_bound);
-    for (uint32_t i = 1; i < w->n_open && w->n_open <= MANY_LISTS; i++) {
+    if (w->n_open > MANY_LISTS) {
+        qsort(w->open, w->n_open, sizeof *w->open, by_bound);
+        return total;
+    }
+    for (uint32_t i = 1; i < w->n_open; i++) { /* insertion sort */
         cursor *c = w->open[i];
         uint32_t place = i;
         for (; place && w->open[place - 1]->bound > c->bound; place--) w->open[place] = w->open[place - 1];
@@ -77,12 +88,14 @@ static int need_norms(window *w, uint32_t number, uint64_t groups, uint32_t star
     uint64_t missing = groups & ~w->filled[number];
     if (missing == 0) return QV_OK;
     uint64_t held = (uint64_t)field->lengths->n_blocks * field->lengths->rows_per_block;
-    for (w->filled[number] |= missing; missing;) {
+    w->filled[number] |= missing;
+    while (missing) { /* runs of consecutive groups */
         const uint8_t *lengths[64];
         uint32_t first = (uint32_t)__builtin_ctzll(missing), n = 0;
         for (; first + n < 64 && missing >> (first + n) & 1; n++) {
-            uint32_t row = start / QV_LENGTHS + first + n;
-            lengths[n] = row < held ? qv_row(field->lengths, row) : NULL;
+            uint32_t group =
+                start / QV_LENGTHS + first + n; /* a row of the column has the lengths of QV_LENGTHS rows */
+            lengths[n] = group < held ? qv_row(field->lengths, group) : NULL;
             if (lengths[n] == NULL) return QV_DAMAGED;
             missing &= ~(1ull << (first + n));
         }
@@ -114,32 +127,35 @@ static uint32_t n_below(const uint32_t *rows, uint32_t n, uint32_t row) {
 /* Add the scores of one list to the sums of the window's rows. */
 static int add_list(window *w, cursor *c, uint32_t start, uint32_t stop) {
     float scores[QV_POSTINGS];
-    const qv_text_field *field = w->query->fields + c->of->field;
-    const float *norms = field->lengths ? w->norms + (size_t)c->of->field * QV_WINDOW : NULL;
+    const qv_text_field *field = w->query->fields + c->query_list->field;
+    const float *norms = field->lengths ? w->norms + (size_t)c->query_list->field * QV_WINDOW : NULL;
     for (uint32_t block = c->block; block < c->n_blocks && first_of(c, block) < stop; block++) {
         int status = decode(w, c, block);
         if (status != QV_OK) return status;
         uint32_t from = n_below(c->rows, c->n, start), to = n_below(c->rows, c->n, stop);
-        if (from >= to) continue; /* above: only if rows of a damaged block do not ascend */
+        if (from >= to)
+            continue; /* from > to only if rows of a damaged block do not ascend; masks keep others in bounds */
         const uint32_t *rows = c->rows + from;
-        if (norms && need_norms(w, c->of->field, groups_between(rows[0], c->rows[to - 1], start), start) != QV_OK)
+        if (norms &&
+            need_norms(w, c->query_list->field, groups_between(rows[0], c->rows[to - 1], start), start) != QV_OK)
             return QV_DAMAGED;
-        w->contribute(rows, c->values + from, to - from, start, norms, c->of->weight, scores);
+        w->contribute(rows, c->values + from, to - from, start, norms, c->query_list->weight, scores);
         w->work->postings += to - from;
-        if (w->is_sparse) {
+        if (w->has_few) {
             for (uint32_t i = 0; i < to - from; i++) {
                 uint32_t at = (rows[i] - start) & (QV_WINDOW - 1);
-                if (!qv_rows_have(&c->of->valid, rows[i])) continue;
+                if (!qv_rows_have(&c->query_list->valid, rows[i])) continue;
                 w->touched[at >> 6] |= 1ull << (at & 63);
                 w->sums[at] += scores[i];
             }
             continue;
         }
-        if (c->of->valid.words == NULL) {
+        if (c->query_list->valid.words == NULL) {
             for (uint32_t i = 0; i < to - from; i++) w->sums[(rows[i] - start) & (QV_WINDOW - 1)] += scores[i];
         } else {
             for (uint32_t i = 0; i < to - from; i++)
-                if (qv_rows_have(&c->of->valid, rows[i])) w->sums[(rows[i] - start) & (QV_WINDOW - 1)] += scores[i];
+                if (qv_rows_have(&c->query_list->valid, rows[i]))
+                    w->sums[(rows[i] - start) & (QV_WINDOW - 1)] += scores[i];
         }
     }
     return QV_OK;
@@ -161,17 +177,19 @@ QV_INLINE int add_row(window *w, cursor *c, const float *norms, uint32_t start, 
         n -= half;
     }
     c->at = (uint32_t)(rows - c->rows);
-    if (*rows != row || !qv_rows_have(&c->of->valid, row)) return QV_OK;
-    if (norms && need_norms(w, c->of->field, 1ull << (row - start) / QV_LENGTHS, start) != QV_OK) return QV_DAMAGED;
+    if (*rows != row || !qv_rows_have(&c->query_list->valid, row)) return QV_OK;
+    if (norms && need_norms(w, c->query_list->field, 1ull << (row - start) / QV_LENGTHS, start) != QV_OK)
+        return QV_DAMAGED;
     float value = (float)c->values[c->at];
-    *score += c->of->weight * (norms ? value / (value + norms[row - start]) : value);
+    *score += c->query_list->weight * (norms ? value / (value + norms[row - start]) : value);
     w->work->postings++;
     return QV_OK;
 }
 
 /* Add the scores of one list to those of the candidates: row by row, or, if that takes less time, all its postings. */
 static int add_to_candidates(window *w, cursor *c, uint32_t start, uint32_t stop, uint32_t count) {
-    const float *norms = w->query->fields[c->of->field].lengths ? w->norms + (size_t)c->of->field * QV_WINDOW : NULL;
+    const float *norms =
+        w->query->fields[c->query_list->field].lengths ? w->norms + (size_t)c->query_list->field * QV_WINDOW : NULL;
     int status = QV_OK;
     if ((uint64_t)blocks_in(c, stop) * QV_POSTINGS < (uint64_t)count * POSTINGS_PER_LOOKUP) {
         status = add_list(w, c, start, stop);
@@ -206,7 +224,7 @@ static int complete(window *w, uint32_t n_left, float left, float limit, uint32_
 
 /* The rows of the window whose sums are above a limit, ascending, as candidates; the sums are cleared. */
 static uint32_t collect(window *w, uint32_t n_rows, float limit) {
-    if (!w->is_sparse) {
+    if (!w->has_few) {
         uint32_t rounded = (n_rows + 63) / 64 * 64, count;
         count = qv_collect[w->query->simd](w->sums, rounded, limit, w->candidates, w->scores);
         memset(w->sums, 0, rounded * sizeof *w->sums);
@@ -224,7 +242,7 @@ static uint32_t collect(window *w, uint32_t n_rows, float limit) {
         }
         w->touched[word] = 0;
     }
-    w->is_sparse = 0;
+    w->has_few = 0;
     return count;
 }
 
@@ -246,7 +264,7 @@ static int search_window(window *w, uint32_t start, uint32_t stop, qv_pool *pool
     uint64_t postings = 0;
     for (uint32_t i = n_left; i < w->n_open && postings < FEW_POSTINGS; i++)
         postings += postings_in(w->open[i], start, stop);
-    w->is_sparse = postings < FEW_POSTINGS;
+    w->has_few = postings < FEW_POSTINGS;
     for (uint32_t i = n_left; i < w->n_open; i++) {
         int status = add_list(w, w->open[i], start, stop);
         if (status != QV_OK) return status;
@@ -310,7 +328,7 @@ static window *allocate(const qv_text_query *query) {
     memset(w->sums, 0, sizeof w->sums);
     memset(w->touched, 0, sizeof w->touched);
     w->filled = (uint64_t *)(w->norms + (size_t)query->n_fields * QV_WINDOW);
-    w->is_sparse = 0;
+    w->has_few = 0;
     memset(w->norms, 0, norms);
     return w;
 }

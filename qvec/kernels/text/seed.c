@@ -13,7 +13,7 @@ typedef struct {
 
 /* Append the scores of a list's rows; returns their number, or -1 if something is damaged. */
 static int score_list(const qv_text_query *query, const cursor *c, scored *to) {
-    const qv_text_field *field = query->fields + c->of->field;
+    const qv_text_field *field = query->fields + c->query_list->field;
     uint32_t rows[QV_POSTINGS], values[QV_POSTINGS];
     int count = 0;
     for (uint32_t block = 0; block < c->n_blocks; block++) {
@@ -22,12 +22,12 @@ static int score_list(const qv_text_query *query, const cursor *c, scored *to) {
             memcpy(rows, c->rows, c->n * sizeof *rows);
             memcpy(values, c->values, c->n * sizeof *values);
         } else {
-            n = qv_plist_block(c->of->segment, &c->of->list, c->directory, block, rows, values);
+            n = qv_plist_block(c->query_list->segment, &c->query_list->list, c->directory, block, rows, values);
         }
         if (n <= 0) return -1;
         for (int i = 0; i < n; i++) {
             uint32_t row = rows[i];
-            if (row >= query->n || !qv_rows_have(&c->of->valid, row)) continue;
+            if (row >= query->n || !qv_rows_have(&c->query_list->valid, row)) continue;
             if (query->excluded && query->excluded[row >> 6] >> (row & 63) & 1) continue;
             float value = (float)values[i];
             if (field->lengths) {
@@ -35,7 +35,7 @@ static int score_list(const qv_text_query *query, const cursor *c, scored *to) {
                 if (length < 0) return -1;
                 value /= value + field->base + field->slope * (float)length;
             }
-            to[count++] = (scored){row, c->of->weight * value};
+            to[count++] = (scored){row, c->query_list->weight * value};
         }
     }
     return count;
