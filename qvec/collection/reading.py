@@ -55,6 +55,8 @@ if TYPE_CHECKING:  # imported by the calls that need them, to keep `import qvec`
 
 PRESENT = Visibility()
 
+MAYBE_TEXTS = (str, list, tuple)  # a query of another type is an array: it is searched without a call of `_as_vectors`
+
 
 class ReadableCollection:
     """The reading part of a collection: properties, searches and stored records."""
@@ -269,7 +271,8 @@ class ReadableCollection:
                     return hits
             else:
                 self._store.searches += 1
-            return self._searches.search(self._as_vectors(query), options, where, ids_in, threads, timeout)
+            q = self._as_vectors(query) if isinstance(query, MAYBE_TEXTS) else query
+            return self._searches.search(q, options, where, ids_in, threads, timeout)
         given = text, sparse, fusion, fusion_depth, text_weights, highlight, statistics, boost
         return self._searches.search_inputs(self._as_vectors(query), options, given, where, ids_in, threads, timeout)
 
@@ -354,7 +357,8 @@ class ReadableCollection:
         plain = text is None and sparse is None and fusion is None and fusion_depth is None and text_weights is None
         if plain and highlight is False and boost is None and query is not None:
             self._store.searches += 1
-            return self._searches.search(self._as_vectors(query), options, where, ids_in, threads, timeout)
+            q = self._as_vectors(query) if isinstance(query, MAYBE_TEXTS) else query
+            return self._searches.search(q, options, where, ids_in, threads, timeout)
         given = text, sparse, fusion, fusion_depth, text_weights, highlight, None, boost
         return self._searches.search_inputs(self._as_vectors(query), options, given, where, ids_in, threads, timeout)
 
@@ -470,7 +474,7 @@ class ReadableCollection:
 
     def _as_vectors(self, query: Any) -> Any:
         """Embed a query that is a text, or a list of texts."""
-        if not isinstance(query, str | list | tuple):
+        if not isinstance(query, MAYBE_TEXTS):
             return query
         from qvec.collection.embedding import checked_texts, is_text, no_function
 
