@@ -6,12 +6,14 @@ import json
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import qvec
+from helpers.command_line import run_command
 from qvec.cli import main
 from qvec.common import console
 from qvec.datasets import exact_knn
@@ -32,15 +34,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def run(folder: Path, capsys: pytest.CaptureFixture[str]):
-    def call(*arguments: str) -> Run:
-        try:
-            code = main(arguments)
-        except SystemExit as stop:  # argparse's own way out
-            code = int(stop.code or 0)
-        output = capsys.readouterr()
-        return code, output.out, output.err
-
-    return call
+    return partial(run_command, capsys)
 
 
 def failure(result: Run) -> str:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import qvec
+from helpers.command_line import run_command
 from helpers.vectors import clustered
-from qvec.cli import main
 
 DIM = 24
 X = clustered(np.random.default_rng(4), 1500, DIM)
@@ -26,12 +27,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     with qvec.create("s.qvec", DIM, code=qvec.Int8(scale="per_dim")) as db:
         db.add(X)
 
-    def call(*arguments: str) -> tuple[int, str, str]:
-        code = main(arguments)
-        output = capsys.readouterr()
-        return code, output.out, output.err
-
-    return call
+    return partial(run_command, capsys)
 
 
 def stats() -> qvec.Stats:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import qvec
-from qvec.cli import main
+from helpers.command_line import run_command
 from qvec.datasets.judgments import load_judgments, load_texts
 
 N, DIM = 60, 8
@@ -31,14 +32,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     lines = ["query-id\tcorpus-id\tscore", *(f"q{i}\t{i}\t1" for i in range(30)), "q1\t40\t0"]
     Path("qrels.tsv").write_text("\n".join(lines))
 
-    def call(*arguments: str) -> tuple[int, str, str]:
-        try:
-            code = main(arguments)
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        output = capsys.readouterr()
-        return code, output.out, output.err
-
+    call = partial(run_command, capsys)
     assert call("import", "s.qvec", "rows.jsonl", "--text-field", "body", "--text-field", "title=english")[0] == 0
     return call
 

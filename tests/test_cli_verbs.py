@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +19,7 @@ import numpy as np
 import pytest
 
 import qvec
+from helpers.command_line import run_command
 from qvec.cli import VERBS, main
 
 N, DIM = 600, 24
@@ -82,15 +84,7 @@ def run(samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
     for name in ("q.npy", "x.npy", "more.npy", "s.qvec"):
         shutil.copy(samples / name, name)
 
-    def call(*arguments: str) -> tuple[int, str, str]:
-        try:
-            code = main(arguments)
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        output = capsys.readouterr()
-        return code, output.out, output.err
-
-    return call
+    return partial(run_command, capsys)
 
 
 def give(monkeypatch: pytest.MonkeyPatch, text: str) -> None:

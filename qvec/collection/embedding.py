@@ -93,9 +93,15 @@ def rows_of_texts(
     return embedding.documents(given), held
 
 
-def is_text(query: object) -> bool:
-    """Whether a query is a text, or a list of texts."""
-    return isinstance(query, str) or (isinstance(query, list | tuple) and bool(query) and isinstance(query[0], str))
+def query_vectors(embedding: Embedding | None, query: Any) -> Any:
+    """Return the vector of a text, or the vectors of a list of texts; another query as it is. Raises InputError."""
+    is_one = isinstance(query, str)
+    if not is_one and not (isinstance(query, list | tuple) and query and isinstance(query[0], str)):
+        return query
+    if embedding is None:
+        raise no_function("queries: a text")
+    vectors = embedding.queries([query] if is_one else checked_texts(query, "query"))
+    return vectors[0] if is_one else vectors
 
 
 def no_function(what: str) -> InputError:

@@ -476,14 +476,9 @@ class ReadableCollection:
         """Embed a query that is a text, or a list of texts."""
         if not isinstance(query, MAYBE_TEXTS):
             return query
-        from qvec.collection.embedding import checked_texts, is_text, no_function
+        from qvec.collection.embedding import query_vectors
 
-        if not is_text(query):
-            return query
-        if self._embedding is None:
-            raise no_function("queries: a text")
-        vectors = self._embedding.queries([query] if isinstance(query, str) else checked_texts(query, "query"))
-        return vectors[0] if isinstance(query, str) else vectors
+        return query_vectors(self._embedding, query)
 
     def _take_queries(self, queries: Float32Array) -> None:
         self._queries.take(queries)

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 # min(39,000 / bytes of a code, 28,000 / dimensions) rows: memory limits the speed of codes with many bits per
 # dimension, and unpacking limits that of codes with few bits.
 BYTES_PER_SLOT, DIMS_PER_SLOT = 39_000, 28_000
-# The mean cost of one inverted list (ADR 9). It depends little on the length of the list: the scan tests one bit for
-# each row, and scores only rows that match, which are few wherever the choice is close.
+# The mean cost of one inverted list (ADR 9). The scan tests one bit for each row of the list, and scores only the rows
+# that match.
 PROBE_COST_IN_ROWS = 25
 FILTERED_EF = 1.5  # a filtered walk needs a longer candidate list for the recall of an unfiltered one (ADR 9)
 MAX_CACHED_STRATEGIES = 64  # for each set of selected rows
