@@ -16,6 +16,7 @@ from helpers.drawn_tables import FAST, JSON, NIGHTLY, REFUSED, same, tables
 from qvec import interchange
 
 SUFFIXES = (".parquet", ".arrow", ".npy")
+OWN_COLUMNS = ("id", "vector", "payload")
 
 
 def file_round_trip(folder: Path, suffix: str, payloads: list[Any]) -> None:
@@ -26,8 +27,8 @@ def file_round_trip(folder: Path, suffix: str, payloads: list[Any]) -> None:
     with qvec.create(folder / "a.qvec", 2, code="f32", durability="relaxed") as db:
         db.add(x, payloads=payloads)
         stored = db.get(range(len(payloads))).payloads
-        if suffix == ".npy" and any(has(value, bytes) for value in stored):
-            with pytest.raises(qvec.InputError, match=r"the payload of \d+ has bytes"):
+        if any(has(value, bytes) for row in stored for value in (row if suffix == ".npy" else in_json(row)).values()):
+            with pytest.raises(qvec.InputError, match=r"the payload of \d+ has bytes under '"):
                 interchange.export(db, folder / f"f{suffix}")
             assert [file.name for file in folder.iterdir() if file.name.startswith("f")] == []
             return
@@ -51,6 +52,11 @@ def same_items(a: Any, b: Any) -> bool:
 def has(value: Any, kind: type) -> bool:
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     return isinstance(value, kind) or any(has(item, kind) for item in inner)
+
+
+def in_json(payload: dict[str, Any]) -> dict[str, Any]:
+    """The values that Parquet and Arrow files have as JSON, because another column has the name of the key."""
+    return {key: value for key, value in payload.items() if key in OWN_COLUMNS}
 
 
 def as_json(value: Any) -> Any:
@@ -84,6 +90,17 @@ def test_tables_are_exported_and_imported_as_they_are(tmp_path: Path, suffix: st
 @given(payload=JSON)
 def test_json_is_exported_and_imported_as_it_is(tmp_path: Path, suffix: str, payload: dict[str, Any]) -> None:
     file_round_trip(tmp_path, suffix, [payload, {**payload, "other": 1}, {}])
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("key", OWN_COLUMNS)
+def test_bytes_under_the_name_of_another_column_are_refused(tmp_path: Path, suffix: str, key: str) -> None:
+    file_round_trip(tmp_path, suffix, [{"a": 1}, {key: b"x"}])
+    with (
+        qvec.open(tmp_path / "a.qvec") as db,
+        pytest.raises(qvec.InputError, match=f"of 1 has .* under '{key}'"),
+    ):
+        interchange.export(db, tmp_path / f"g{suffix}")
 
 
 @pytest.mark.nightly

@@ -57,7 +57,7 @@ class PayloadColumns:
 def split(id: object, payload: Payload | None, kinds: Mapping[str, str]) -> tuple[Payload, str | None]:
     """The values for the columns, and the rest as JSON. A value that does not fit its column is in the rest.
 
-    Raises InputError naming the id if the rest contains bytes, which JSON cannot represent.
+    Raises InputError naming the id and the key if the rest contains bytes, which JSON cannot represent.
     """
     if payload is None:
         return {}, None
@@ -75,13 +75,14 @@ def merged(held: Payload, rest: str | None) -> Payload | None:
 
 
 def to_json(id: object, payload: Payload | None) -> str:
-    """One line of JSON. Raises InputError naming the id if JSON cannot represent the payload."""
+    """One line of JSON. Raises InputError naming the id and the key if JSON cannot represent the payload."""
     try:
         return json.dumps(payload, ensure_ascii=False, default=_json_form)
     except TypeError:
+        key = next(key for key, value in (payload or {}).items() if not _is_json(value))
         raise InputError(
-            f"the payload of {id!r} has bytes at a place that is stored as JSON; "
-            f"Parquet and Arrow store bytes if all values of the key are bytes"
+            f"the payload of {id!r} has bytes under {key!r}, which would be stored as JSON; Parquet and Arrow store "
+            f"bytes if all values of the key are bytes and no other column has its name"
         ) from None
 
 
@@ -185,6 +186,14 @@ def html_plot(draw: Callable[[Any], object]) -> str:
         figure.savefig(image, format="png", dpi=100)
         data = base64.b64encode(image.getvalue()).decode()
     return f'<img alt="plot" src="data:image/png;base64,{data}"/>'
+
+
+def _is_json(value: object) -> bool:
+    try:
+        json.dumps(value, default=_json_form)
+    except TypeError:
+        return False
+    return True
 
 
 def _json_form(value: object) -> str:
