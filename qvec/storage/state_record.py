@@ -124,12 +124,6 @@ def _column_entry(name: Any, line: Any) -> ColumnEntry:
     return entry
 
 
-def memory_column(name: str, spec: ColumnSpec, psize: int) -> Column:
-    """An empty column in memory, with the geometry that it would have in the file."""
-    rows, pages = block_geometry(spec.stride, psize, spec.min_pages, spec.max_pages)
-    return Column(name, spec.id, spec.generation, spec.stride, rows, pages, psize, writable=True)
-
-
 def first_state(columns: Mapping[str, ColumnSpec], state: dict[str, Any], psize: int, commit: int) -> bytes:
     """Encode the STATE record of a new file with empty columns."""
     entries = {}
