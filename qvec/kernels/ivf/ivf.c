@@ -4,7 +4,11 @@
 
 #include "codec/lanes.h"
 
-#define STAGED_MIN 8 /* staged rows that are worth a scoring call */
+#include <stdlib.h>
+
+#define STAGED_MIN 8   /* staged rows that are worth a scoring call */
+#define FIRST_READS 32 /* originals that are requested together before there is a bound, and after that */
+#define MORE_READS 64
 
 /* State of one search. */
 typedef struct {
@@ -48,7 +52,7 @@ static int stage_entries(search *f, const qv_list_block *block, uint32_t places)
         uint32_t row = block->rows[__builtin_ctz(places)];
         if (row >= f->ivf->lists.n || qv_is_excluded(&f->params->selection, row) || qv_visit(&s->visited, row))
             continue;
-        const uint8_t *address = qv_row(f->rows, row);
+        const uint8_t *address = qv_lone_row(f->rows, row);
         if (!address) return QV_DAMAGED;
         qv_prefetch_row(address, (size_t)f->codec->stride);
         s->row[f->stage][f->staged] = row;
@@ -142,6 +146,90 @@ static int scan_lists(search *f) {
     return QV_OK;
 }
 
+/* --- searches that read originals from the disk: entries are ranked before any original is read --- */
+
+/* Collect the entries of a list whose lower bounds are below the bound: with `bounded`, the rank-th smallest upper
+ * bound so far, which is kept in the candidate list. */
+static int collect_list(search *f, uint32_t number, float key, int bounded) {
+    qv_scratch *s = f->s;
+    qv_lists *lists = &f->ivf->lists;
+    const qv_list *list = (const qv_list *)qv_row(lists->lists, number);
+    if (!list || list->n > lists->n) return QV_DAMAGED;
+    qv_estimate_terms terms = terms_of(f, list, key);
+    uint32_t at = list->head;
+    for (uint32_t left = list->n ? (list->n - 1) / QV_FS_VECTORS + 1 : 0; left; left--) {
+        const qv_list_block *block = block_at(lists, at);
+        if (!block) return QV_DAMAGED;
+        if (qv_is_late(s, sizeof *block + qv_fs_bytes(lists->dims))) return QV_LATE;
+        float estimates[QV_FS_VECTORS];
+        qv_list_estimates(lists, block, f->coarse.table, &terms, estimates);
+        for (int i = 0; i < QV_FS_VECTORS; i++) {
+            float margin = terms.distance * block->error[i], lower = estimates[i] - margin;
+            uint32_t row = block->rows[i];
+            if (!(lower < f->seed) || row >= lists->n) continue;
+            if (qv_is_excluded(&f->params->selection, row) || qv_visit(&s->visited, row)) continue;
+            if (qv_put_later(s, qv_candidate(lower, row))) return QV_NO_MEMORY;
+            if (!bounded) continue;
+            qv_pool_insert(&s->pool, qv_candidate(estimates[i] + margin, row));
+            f->seed = qv_pool_bound(&s->pool);
+        }
+        at = block->next;
+    }
+    return QV_OK;
+}
+
+static int ascending(const void *a, const void *b) {
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return (x > y) - (x < y);
+}
+
+/* Score the collected entries in the order of their lower bounds, until these exceed the bound. Their originals are
+ * requested many at a time, so that the disk reads them together. */
+static int score_collected(search *f) {
+    qv_scratch *s = f->s;
+    qsort(s->later, s->n_later, sizeof *s->later, ascending);
+    for (size_t at = 0, most = FIRST_READS; at < s->n_later; most = MORE_READS) {
+        float bound = entry_bound(f);
+        int n = 0;
+        while (at + (size_t)n < s->n_later && (size_t)n < most && qv_candidate_key(s->later[at + (size_t)n]) < bound)
+            qv_request_row(f->rows, qv_candidate_row(s->later[at + (size_t)n++]));
+        if (n == 0) break;
+        if (qv_is_late(s, (size_t)n * (size_t)f->codec->stride)) return QV_LATE;
+        for (int i = 0; i < n; i++) {
+            s->row[0][i] = qv_candidate_row(s->later[at + (size_t)i]);
+            s->address[0][i] = qv_lone_row(f->rows, s->row[0][i]);
+            if (!s->address[0][i]) return QV_DAMAGED;
+        }
+        qv_score_staged(f->codec, NULL, f->query, 0, n, s);
+        at += (size_t)n;
+    }
+    return QV_OK;
+}
+
+/* Request the first blocks of the lists that are scanned, if they were never read. */
+static void request_lists(search *f) {
+    qv_lists *lists = &f->ivf->lists;
+    for (int i = 0; i < f->coarse.near.size; i++) {
+        const qv_list *list = (const qv_list *)qv_row(lists->lists, qv_candidate_row(f->coarse.near.slots[i]));
+        if (!list || list->n == 0 || list->head >= lists->n_blocks) continue;
+        if (lists->blocks->table[qv_block_of(lists->blocks, list->head)] == NULL)
+            qv_request_row(lists->blocks, list->head);
+    }
+}
+
+/* first: the candidate list is empty; otherwise it contains fewer rows than wanted, and there is no bound. */
+static int scan_for_disk(search *f, int first, int keep) {
+    const qv_pool *near = &f->coarse.near;
+    f->s->n_later = 0;
+    if (first) qv_pool_reset(&f->s->pool, f->rank + 1);
+    for (int i = 0; i < near->size; i++) {
+        int status = collect_list(f, qv_candidate_row(near->slots[i]), qv_candidate_key(near->slots[i]), first);
+        if (status) return status;
+    }
+    if (first) qv_pool_reset(&f->s->pool, keep);
+    return score_collected(f);
+}
+
 /* Rotate and center the query as the lists' vectors are. Under cosine, 1 - dot is half of the squared distance of unit
  * vectors. Under ip, queries are not centered: the mean's part of the dot product is a constant. */
 static void take_query(search *f, const float *original) {
@@ -182,17 +270,18 @@ int qv_ivf_find(const void *index, const qv_search_params *params, const float *
     if (keep / 2 > params->k) f.rank = keep / 2 - 1;
     qv_visited_reset(&s->visited);
     f.seed = INFINITY;
-    int seeded = 0;
+    int seeded = 0, from_disk = s->requests && f.codec == ivf->original;
     for (;; nprobe = nprobe > n_lists / 4 ? n_lists : 4 * nprobe) {
         if (qv_coarse_query_init(&f.coarse, &ivf->lists, nprobe, s)) return QV_NO_MEMORY;
         take_query(&f, original);
         int metric = ivf->lists.metric == QV_IP ? QV_IP : QV_L2;
         int status = qv_coarse_search(&f.coarse, &ivf->lists, nprobe, metric, metric == QV_L2, s);
-        if (!status && !seeded && ivf->comparable) status = seed_bound(&f);
+        if (!status && s->requests) request_lists(&f);
+        if (!status && !seeded && ivf->comparable && !from_disk) status = seed_bound(&f);
         if (status) return status;
-        if (!seeded) qv_pool_reset(&s->pool, keep);
+        if (!seeded && !from_disk) qv_pool_reset(&s->pool, keep);
+        status = from_disk ? scan_for_disk(&f, !seeded, keep) : scan_lists(&f);
         seeded = 1;
-        status = scan_lists(&f);
         if (status) return status;
         if (s->pool.size >= wanted || nprobe == n_lists) break;
     }
