@@ -17,11 +17,17 @@ typedef struct {
  * alone is no word. */
 int64_t qv_split_ascii(const uint8_t *text, size_t size, uint8_t *lower, qv_span *spans);
 
+/* A term: its first eight bytes as a big-endian number, its bytes from `start` on, and their number. */
+typedef struct {
+    uint64_t head;
+    uint32_t start, size;
+} qv_term;
+
 /* A set of terms with numbers from 0, and pairs of terms and rows in the order in which they came. */
 typedef struct {
-    qv_bytes bytes;   /* of all terms */
-    uint64_t *starts; /* of each term in bytes; its size in the upper 16 bits */
-    uint32_t *table;  /* open addressing: number + 1 of a term, 0: free */
+    qv_bytes bytes; /* of all terms, less than 4 GiB */
+    qv_term *entries;
+    uint32_t *table; /* open addressing: number + 1 of a term, 0: free */
     uint32_t n_terms, terms_capacity, table_size;
     uint32_t *pair_terms, *pair_rows, *pair_values;
     size_t n_pairs, pairs_capacity;
