@@ -13,7 +13,7 @@ from typing import Any
 import msgpack
 import numpy as np
 
-from qvec._kernels import Deadline, SnapshotBase, crc32c, is_plain
+from qvec._kernels import Deadline, SnapshotBase, crc32c, plain_bytes
 from qvec.common.errors import CorruptError, InputError
 from qvec.storage import keys
 from qvec.storage.lmdb_errors import Error, translate
@@ -41,7 +41,7 @@ def pack_each(payloads: Iterable[object], name_of: Callable[[int], str]) -> Iter
     """Encode payloads as :func:`pack` does. ``name_of``: what errors call the payload at a position."""
     packer = msgpack.Packer(use_bin_type=True, datetime=True, default=_in_utc)
     for i, payload in enumerate(payloads):
-        if not is_plain(payload, MAX_DEPTH):
+        if plain_bytes(payload, MAX_DEPTH) < 0:
             check_plain(payload, name_of(i))
         try:
             packed: bytes = packer.pack(payload)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import pairwise
+from operator import lt
 from typing import Any, Self
 
 from qvec._kernels import Column, chunk_entries, fork_epoch, seal_pairs, trim_heap
@@ -360,7 +360,7 @@ class Transaction(Snapshot):
         return n_blocks if committed is column else 0
 
     def _is_above(self, ids: Sequence[bytes]) -> bool:
-        if not ids or not all(a < b for a, b in pairwise(ids)):
+        if not ids or not all(map(lt, ids, ids[1:])):
             return False
         with translated(self.env.path), self._check_owner().cursor() as cursor:
             return cursor.last() and bytes(cursor.key()) < keys.ID + ids[0]

@@ -1,6 +1,7 @@
 # cython: language_level=3
 # Values of records (qvec/storage/records.py), many in one call.
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.unicode cimport PyUnicode_AsUTF8AndSize
 from libc.string cimport memcpy
 
 
@@ -34,32 +35,54 @@ def seal_pairs(bytes prefix not None, list names not None, list payloads not Non
     return pairs, total
 
 
-def is_plain(value, int depth) -> bool:
-    """Whether a value is None, a bool, int, float, str or bytes, or a list, tuple or dict with str keys of plain values, in
-    at most `depth` levels. Subclasses are not plain.
+def plain_bytes(value, int depth) -> int:
+    """An upper bound of the msgpack bytes of plain data: None, a bool, an int of 64 bits, a float, text that UTF-8 can hold,
+    bytes, or a list, tuple or dict with str keys of plain data, in at most `depth` levels. -1: the value may be something
+    else. Subclasses are not plain.
     """
-    return _is_plain(value, depth)
+    return _plain_bytes(value, depth)
 
 
-cdef bint _is_plain(value, int depth) except -1:
+cdef long long _text_bytes(value) except -2:
+    cdef Py_ssize_t size = len(<str>value)
+    if value.isascii():
+        return 5 + size
+    try:
+        PyUnicode_AsUTF8AndSize(value, &size)
+    except UnicodeEncodeError:
+        return -1
+    return 5 + size
+
+
+cdef long long _plain_bytes(value, int depth) except -2:
+    cdef long long total = 5, more
     kind = type(value)
-    if kind is str or kind is int or kind is float or value is None or kind is bool or kind is bytes:
-        return True
+    if kind is str:
+        return _text_bytes(value)
+    if kind is int:
+        return 9 if -0x8000000000000000 <= value <= 0xFFFFFFFFFFFFFFFF else -1
+    if kind is float or value is None or kind is bool:
+        return 9
+    if kind is bytes:
+        return 5 + len(<bytes>value)
     if depth == 0:
-        return False
+        return -1
     if kind is dict:
         for name, item in (<dict>value).items():
-            if type(name) is not str or not _is_plain(item, depth - 1):
-                return False
-        return True
-    if kind is list:
-        for item in <list>value:
-            if not _is_plain(item, depth - 1):
-                return False
-        return True
-    if kind is tuple:
-        for item in <tuple>value:
-            if not _is_plain(item, depth - 1):
-                return False
-        return True
-    return False
+            more = _text_bytes(name) if type(name) is str else -1
+            if more < 0:
+                return -1
+            total += more
+            more = _plain_bytes(item, depth - 1)
+            if more < 0:
+                return -1
+            total += more
+        return total
+    if kind is not list and kind is not tuple:
+        return -1
+    for item in value:
+        more = _plain_bytes(item, depth - 1)
+        if more < 0:
+            return -1
+        total += more
+    return total

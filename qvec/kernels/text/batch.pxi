@@ -125,7 +125,7 @@ cdef class TermBatch:
             if self._spans == NULL:
                 self._room = 0
                 raise MemoryError()
-            self._lower = bytearray(size)
+            self._lower = bytearray(size + 8)
             self._room = size
         return 0
 
@@ -149,6 +149,10 @@ cdef class TermBatch:
         cdef uint8_t *lower = <uint8_t *>self._lower
         cdef int64_t n = qv_split_ascii(data, size, lower, self._spans), i, count = 0
         cdef uint32_t number
+        if n > 0 and self.term_of is None:
+            if qv_terms_add_words(&self.terms, row, lower, self._spans, n):
+                raise MemoryError()
+            return n
         for i in range(n):
             number = self._number(lower + self._spans[i].first, self._spans[i].last - self._spans[i].first)
             if number != 0xFFFFFFFF:

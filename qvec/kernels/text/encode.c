@@ -182,6 +182,7 @@ void qv_encoder_add(qv_encoder *encoder, const uint8_t *term, unsigned size, flo
     group->size = (size_t)(to - group->data);
     memcpy(encoder->last, term, size);
     encoder->last_size = size;
+    encoder->last_head = qv_head_of(term, size);
     encoder->n_terms++, encoder->n_postings += n;
     if (++encoder->in_group == QV_GROUP_TERMS) end_group(encoder);
 }

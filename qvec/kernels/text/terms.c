@@ -58,21 +58,6 @@ void qv_terms_free(qv_terms *terms) {
     memset(terms, 0, sizeof *terms);
 }
 
-/* The first eight bytes of a term as a number, whose order is that of the bytes; zeros follow a shorter term. */
-static uint64_t head_of(const uint8_t *term, unsigned size) {
-    uint64_t head = 0;
-    if (size >= 8) {
-        memcpy(&head, term, 8);
-    } else if (size >= 4) {
-        uint32_t first, last;
-        memcpy(&first, term, 4), memcpy(&last, term + size - 4, 4);
-        head = first | (uint64_t)last << (8 * size - 32);
-    } else {
-        for (unsigned i = 0; i < size; i++) head |= (uint64_t)term[i] << 8 * i;
-    }
-    return __builtin_bswap64(head);
-}
-
 static uint32_t hash_of(uint64_t head, const uint8_t *term, unsigned size) {
     uint64_t hash = (head ^ size * 0x9E3779B97F4A7C15ull) * 0xFF51AFD7ED558CCDull;
     while (size > 8) {
@@ -122,12 +107,11 @@ static uint32_t new_term(qv_terms *terms, uint64_t head, const uint8_t *term, un
     return terms->n_terms++;
 }
 
-uint32_t qv_terms_number(qv_terms *terms, const uint8_t *term, unsigned size) {
+static inline uint32_t number_of(qv_terms *terms, uint64_t head, const uint8_t *term, unsigned size) {
     if (2 * (uint64_t)terms->n_terms >= terms->table_size && grow_table(terms)) {
         terms->failed = 1;
         return UINT32_MAX;
     }
-    uint64_t head = head_of(term, size);
     uint32_t at = hash_of(head, term, size) & (terms->table_size - 1);
     for (; terms->table[at]; at = (at + 1) & (terms->table_size - 1)) {
         const qv_term *entry = terms->entries + terms->table[at] - 1;
@@ -140,24 +124,49 @@ uint32_t qv_terms_number(qv_terms *terms, const uint8_t *term, unsigned size) {
     return number;
 }
 
-int qv_terms_add(qv_terms *terms, uint32_t term, uint32_t row, uint32_t value) {
-    if (terms->n_pairs == terms->pairs_capacity) {
-        size_t capacity = 2 * terms->pairs_capacity + 4096;
-        uint32_t *pair_terms = realloc(terms->pair_terms, capacity * sizeof *pair_terms);
-        if (pair_terms) terms->pair_terms = pair_terms;
-        uint32_t *pair_rows = realloc(terms->pair_rows, capacity * sizeof *pair_rows);
-        if (pair_rows) terms->pair_rows = pair_rows;
-        uint32_t *pair_values = realloc(terms->pair_values, capacity * sizeof *pair_values);
-        if (pair_values) terms->pair_values = pair_values;
-        if (!pair_terms || !pair_rows || !pair_values) {
-            terms->failed = 1;
-            return -1;
-        }
-        terms->pairs_capacity = capacity;
+uint32_t qv_terms_number(qv_terms *terms, const uint8_t *term, unsigned size) {
+    return number_of(terms, qv_head_of(term, size), term, size);
+}
+
+static int reserve_pairs(qv_terms *terms, size_t more) {
+    if (terms->n_pairs + more <= terms->pairs_capacity) return 0;
+    size_t capacity = 2 * terms->pairs_capacity + more + 4096;
+    uint32_t *pair_terms = realloc(terms->pair_terms, capacity * sizeof *pair_terms);
+    if (pair_terms) terms->pair_terms = pair_terms;
+    uint32_t *pair_rows = realloc(terms->pair_rows, capacity * sizeof *pair_rows);
+    if (pair_rows) terms->pair_rows = pair_rows;
+    uint32_t *pair_values = realloc(terms->pair_values, capacity * sizeof *pair_values);
+    if (pair_values) terms->pair_values = pair_values;
+    if (!pair_terms || !pair_rows || !pair_values) {
+        terms->failed = 1;
+        return -1;
     }
+    terms->pairs_capacity = capacity;
+    return 0;
+}
+
+int qv_terms_add(qv_terms *terms, uint32_t term, uint32_t row, uint32_t value) {
+    if (reserve_pairs(terms, 1)) return -1;
     terms->pair_terms[terms->n_pairs] = term;
     terms->pair_rows[terms->n_pairs] = row;
     terms->pair_values[terms->n_pairs++] = value;
+    return 0;
+}
+
+int qv_terms_add_words(qv_terms *terms, uint32_t row, const uint8_t *text, const qv_span *spans, size_t n) {
+    if (reserve_pairs(terms, n)) return -1;
+    for (size_t i = 0; i < n; i++) {
+        unsigned size = spans[i].last - spans[i].first;
+        const uint8_t *term = text + spans[i].first;
+        uint64_t head;
+        memcpy(&head, term, 8); /* without a branch on the size: the text has room behind it */
+        head = __builtin_bswap64(head) & (size >= 8 ? ~0ull : ~(~0ull >> 8 * size));
+        uint32_t number = number_of(terms, head, term, size);
+        if (number == UINT32_MAX) return -1;
+        terms->pair_terms[terms->n_pairs] = number;
+        terms->pair_rows[terms->n_pairs] = row;
+        terms->pair_values[terms->n_pairs++] = 1;
+    }
     return 0;
 }
 
@@ -175,27 +184,51 @@ static int is_before(const qv_terms *terms, const sorted_term *a, const sorted_t
     return order ? order < 0 : x->size < y->size;
 }
 
-/* Merge sort: it compares less often than qsort, and inline. */
-static sorted_term *sort_terms(const qv_terms *terms) {
-    uint32_t n = terms->n_terms;
-    sorted_term *from = malloc(((size_t)n + 1) * sizeof *from), *to = malloc(((size_t)n + 1) * sizeof *to);
-    if (from == NULL || to == NULL) {
-        free(from), free(to);
-        return NULL;
-    }
-    for (uint32_t i = 0; i < n; i++) from[i] = (sorted_term){terms->entries[i].head, i};
-    for (uint64_t run = 1; run < n; run *= 2) {
-        for (uint64_t first = 0; first < n; first += 2 * run) {
-            uint64_t i = first, middle = first + run < n ? first + run : n, j = middle;
-            uint64_t end = first + 2 * run < n ? first + 2 * run : n;
-            for (uint64_t k = first; k < end; k++)
-                to[k] = j == end || (i < middle && !is_before(terms, from + j, from + i)) ? from[i++] : from[j++];
+/* Merge sort, with calls of is_before that are inline; `spare`: room for n. */
+static void sort_run(const qv_terms *terms, sorted_term *sorted, sorted_term *spare, uint32_t n) {
+    enum { SHORT = 8 };
+    for (uint32_t first = 0; first < n; first += SHORT) {
+        for (uint32_t i = first + 1; i < n && i < first + SHORT; i++) {
+            sorted_term moved = sorted[i];
+            uint32_t j = i;
+            for (; j > first && is_before(terms, &moved, sorted + j - 1); j--) sorted[j] = sorted[j - 1];
+            sorted[j] = moved;
         }
-        sorted_term *other = from;
-        from = to, to = other;
     }
-    free(to);
-    return from;
+    for (uint64_t run = SHORT; run < n; run *= 2) {
+        for (uint64_t first = 0; first + run < n; first += 2 * run) {
+            uint64_t i = 0, j = first + run, end = j + run < n ? j + run : n;
+            memcpy(spare, sorted + first, run * sizeof *sorted);
+            for (uint64_t k = first; i < run && k < end; k++)
+                sorted[k] = j < end && is_before(terms, sorted + j, spare + i) ? sorted[j++] : spare[i++];
+        }
+    }
+}
+
+#define PREFIXES 65536 /* of two bytes */
+#define MANY_TERMS 2048
+
+/* Terms in the order of their bytes: many are first divided by their first two bytes. NULL if out of memory. */
+static sorted_term *sort_terms(const qv_terms *terms) {
+    uint32_t n = terms->n_terms, *starts = n < MANY_TERMS ? NULL : calloc(PREFIXES + 1, sizeof *starts);
+    sorted_term *sorted = malloc(((size_t)n + 1) * sizeof *sorted), *spare = malloc(((size_t)n + 1) * sizeof *spare);
+    int failed = sorted == NULL || spare == NULL || (n >= MANY_TERMS && starts == NULL);
+    if (!failed && starts == NULL) {
+        for (uint32_t i = 0; i < n; i++) sorted[i] = (sorted_term){terms->entries[i].head, i};
+        sort_run(terms, sorted, spare, n);
+    } else if (!failed) {
+        for (uint32_t i = 0; i < n; i++) starts[(terms->entries[i].head >> 48) + 1]++;
+        for (uint32_t i = 0; i < PREFIXES; i++) starts[i + 1] += starts[i];
+        for (uint32_t i = 0; i < n; i++) { /* the start of a prefix becomes that of the next */
+            uint64_t head = terms->entries[i].head;
+            sorted[starts[head >> 48]++] = (sorted_term){head, i};
+        }
+        for (uint32_t prefix = 0, first = 0; prefix < PREFIXES; first = starts[prefix++])
+            if (starts[prefix] > first + 1) sort_run(terms, sorted + first, spare, starts[prefix] - first);
+    }
+    free(spare), free(starts);
+    if (failed) free(sorted), sorted = NULL;
+    return sorted;
 }
 
 /* Join pairs of the same row, whose values are added; returns the number of rows. */

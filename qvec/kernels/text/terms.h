@@ -44,6 +44,9 @@ uint32_t qv_terms_number(qv_terms *terms, const uint8_t *term, unsigned size);
  * and value is the bits of its weight, a float above zero. */
 int qv_terms_add(qv_terms *terms, uint32_t term, uint32_t row, uint32_t value);
 
+/* Add pairs of words of text, which has 8 bytes of room behind them, and a row. Returns 0 or -1. */
+int qv_terms_add_words(qv_terms *terms, uint32_t row, const uint8_t *text, const qv_span *spans, size_t n);
+
 /* Write a segment of all pairs. Returns 0 or -1. */
 int qv_terms_encode(const qv_terms *terms, qv_encoder *encoder);
 
