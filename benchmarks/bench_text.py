@@ -9,8 +9,8 @@ DIR has ``passages.jsonl.gz`` (a line with ``text`` for each passage) and ``quer
 ``question`` for each query). With more rows than passages, further ones are made of random sentences of the others.
 ``qvec bench DIR --text`` measures the same.
 
-``--indexing`` measures only the indexing, with durable commits of 1,000 texts, in turns: qvec stores a vector, a payload
-with the text and the posting lists; FTS5 the posting lists, without and with the texts.
+``--indexing`` measures only the indexing, with durable commits of 1,000 texts, interleaved: qvec stores a vector, a
+payload with the text and the posting lists; FTS5 the posting lists, without and with the texts.
 """
 
 from __future__ import annotations

@@ -86,7 +86,7 @@ def write_drift_record(txn: Transaction, number: int, record: DriftRecord) -> No
 
 
 class DriftRecords:
-    """Reads and writes the records of generations; decodes a record only if it is not the one that this object wrote last."""
+    """Reads and writes the records of generations. The record that this object wrote last is not decoded again."""
 
     def __init__(self) -> None:
         self._plain: object = None

@@ -180,7 +180,8 @@ static int is_before(const qv_terms *terms, const sorted_term *a, const sorted_t
     if (a->head != b->head) return a->head < b->head;
     const qv_term *x = terms->entries + a->number, *y = terms->entries + b->number;
     unsigned shorter = x->size < y->size ? x->size : y->size;
-    int order = shorter <= 8 ? 0 : memcmp(terms->bytes.data + x->start + 8, terms->bytes.data + y->start + 8, shorter - 8);
+    int order =
+        shorter <= 8 ? 0 : memcmp(terms->bytes.data + x->start + 8, terms->bytes.data + y->start + 8, shorter - 8);
     return order ? order < 0 : x->size < y->size;
 }
 
