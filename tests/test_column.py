@@ -3,37 +3,17 @@
 from __future__ import annotations
 
 import itertools
-import mmap
 
 import numpy as np
 import pytest
 
-from qvec._kernels import Column, chunk_entries, page_of
+from helpers.column_files import PSIZE, File, commit
+from qvec._kernels import Column, chunk_entries, make_resident, page_of
 from qvec.common.errors import CorruptError, InputError
 from qvec.storage.store import block_geometry
 
-PSIZE = 4096
 STRIDE, ROWS, PAGES = 128, 31, 1
 N_BLOCKS = 5
-
-
-class File:
-    """Pages in memory, laid out as LMDB lays out overflow values: page number first, value 16 bytes on."""
-
-    def __init__(self, n_pages: int = 64) -> None:
-        self.bytes = np.frombuffer(mmap.mmap(-1, n_pages * PSIZE), np.uint8)  # shared: released pages are reused
-        self.next_page = 2
-
-    def put(self, value: memoryview | bytes, page: int | None = None) -> memoryview:
-        if page is None:
-            page, self.next_page = self.next_page, self.next_page + -(-(len(value) + 16) // PSIZE)
-        start = page * PSIZE
-        self.bytes[start : start + 8] = np.frombuffer(page.to_bytes(8, "little"), np.uint8)
-        self.bytes[start + 16 : start + 16 + len(value)] = np.frombuffer(value, np.uint8)
-        return memoryview(self.bytes)[start + 16 : start + 16 + len(value)]
-
-    def attach(self, column: Column) -> None:
-        column.attach(self.bytes.ctypes.data, len(self.bytes))
 
 
 def new_column(writable: bool = False, **options: bool) -> Column:
@@ -49,14 +29,6 @@ def stored(n_blocks: int = N_BLOCKS) -> tuple[File, Column, np.ndarray, memoryvi
     writer.write(0, rows)
     chunk, crc = commit(file, writer, 7)
     return file, writer, rows, chunk, crc
-
-
-def commit(file: File, writer: Column, txn_id: int) -> tuple[memoryview, int]:
-    for block in writer.dirty().tolist():
-        writer.set_page(block, file.put(writer.seal(block, txn_id)))
-    writer.release()
-    value, crc = writer.pack_chunk(0, txn_id)
-    return file.put(value), crc
 
 
 def reader_of(file: File, chunk: memoryview, crc: int, n_blocks: int = N_BLOCKS, **options: bool) -> Column:
@@ -207,7 +179,7 @@ def test_a_block_found_by_key_is_served_though_its_page_number_is_wrong() -> Non
 def test_resident_rows_outlive_the_file_until_they_change() -> None:
     file, writer, rows, chunk, crc = stored()
     reader = reader_of(file, chunk, crc)
-    reader.make_resident()
+    make_resident([reader])
     copy = reader.clone()
     writer.write(0, np.zeros((1, STRIDE), np.uint8))
     newer = commit(file, writer, 8)

@@ -18,7 +18,7 @@ from qvec.common.switch_interval import short_switch_interval
 from qvec.common.types import (
     ArrayLike,
     FieldType,
-    MemoryMode,
+    Memory,
     Missing,
     OnConflict,
     Payload,
@@ -732,6 +732,6 @@ class Collection(ReadableCollection):
         return DriftAlarm(self._access, self._on_drift)
 
 
-def reopened(path: str, memory: MemoryMode) -> Collection:
+def reopened(path: str, memory: Memory) -> Collection:
     """Open the collection that was pickled, for reading."""
     return Collection(Store.open(path, "r", memory=memory, state_codec=state_codec))

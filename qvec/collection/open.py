@@ -20,7 +20,7 @@ from qvec.common.types import (
     FieldType,
     Float32Array,
     IdKind,
-    MemoryMode,
+    Memory,
     Metric,
     Mode,
     NDArray,
@@ -301,7 +301,7 @@ def open(
     path: str | os.PathLike[str],
     mode: Mode = "rw",
     *,
-    memory: MemoryMode = "mmap",
+    memory: Memory = "mmap",
     checksums: bool = True,
     on_drift: OnDrift = None,
     model: str | None = None,
@@ -315,7 +315,8 @@ def open(
     """Open a collection file. Any number of handles, in any number of processes, may read and write it.
 
     memory: "mmap" shares the file's pages between processes. "index" copies the data that finds candidates (codes,
-    graph or lists) into huge pages at the first search; "ram" also the originals that re-rank them.
+    graph or lists) into huge pages at the first search; "ram" also the originals that re-rank them. A number of bytes
+    is a budget for these copies: ids, index, codes and originals are copied in this order, as far as the budget lasts.
     checksums: check each block's checksum when it is first read. model: the tag of the embedding model of later vectors
     and queries; refused if the collection has another tag. embed: a function that embeds texts, see :func:`create`;
     refused if it has a tag, ``embed.model``, that is not the collection's. on_drift, map_size: see :func:`create`.

@@ -13,7 +13,7 @@ from qvec.collection.collection import Collection
 from qvec.collection.open import open as open_collection
 from qvec.collection.sharded_inputs import ShardedInputs, has_inputs
 from qvec.common.errors import InputError, MissingIdError
-from qvec.common.types import ArrayLike, MemoryMode, NDArray
+from qvec.common.types import ArrayLike, Memory, NDArray
 from qvec.rows.lookup import id_array
 from qvec.rows.results import Records
 from qvec.schema.validation import MAX_K, as_ids, as_searched, check_count
@@ -82,7 +82,7 @@ class ShardedIndex:
     should share one calibration (:meth:`Collection.import_calibration`).
     """
 
-    def __init__(self, paths: Sequence[str | os.PathLike[str]], *, memory: MemoryMode = "mmap") -> None:
+    def __init__(self, paths: Sequence[str | os.PathLike[str]], *, memory: Memory = "mmap") -> None:
         """Raises the errors of :func:`qvec.open`, and InputError naming a shard that differs from the first."""
         if not paths:
             raise InputError("an index of shards needs at least one")

@@ -91,6 +91,8 @@ Missing = Literal["ignore", "error"]
 """How a call treats an id that is not stored."""
 Durability = Literal["full", "relaxed"]
 MemoryMode = Literal["mmap", "index", "ram"]
+Memory = MemoryMode | int
+"""What of a file to copy to memory; an int is a budget in bytes."""
 Mode = Literal["rw", "r"]
 Include = Sequence[Literal["payloads", "vectors", "explanation"]]
 
@@ -161,6 +163,7 @@ class Stats:
     - ``degree``: average number of edges of a live row in the graph; ``reachable``: live rows that walks can reach.
       None unless requested, or without a graph.
     - ``expired``: stored vectors whose time has passed; ``count`` does not include them.
+    - ``memory``: the option of this handle; ``resident``: the bytes that it has copied to memory.
     - ``erasing``: whether deleted data must still be overwritten.
     - ``commits_held``: how many commits the oldest reader of any process is behind; pages freed since then are reused
       after that reader ends. ``snapshots``: open snapshots of this handle, oldest first.
@@ -189,6 +192,8 @@ class Stats:
     other_bytes: int
     free_bytes: int
     file_bytes: int
+    memory: Memory
+    resident: int
     degree: float | None
     reachable: int | None
     erasing: bool
@@ -222,6 +227,19 @@ def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
     """Raise InputError listing the choices unless ``value`` is one of them."""
     if not isinstance(value, str) or value not in choices:
         raise InputError(f"{name} must be one of {', '.join(choices)}; got {value!r}")
+
+
+MAX_BUDGET = 1 << 46
+
+
+def check_memory(value: object) -> None:
+    """Raise InputError unless ``value`` is a memory mode or a budget in bytes."""
+    modes = get_args(MemoryMode)
+    if isinstance(value, str) and value in modes:
+        return
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not 1 <= value <= MAX_BUDGET:
+        known = ", ".join(modes)
+        raise InputError(f"memory must be one of {known}, or a number of bytes from 1 to 2^46; got {value!r}")
 
 
 def check_metric(value: object) -> None:

@@ -24,7 +24,7 @@ from qvec.rows.lookup import live_rows, read_record, read_records
 from qvec.rows.writer import ENCODE_ROWS, Writer
 from qvec.schema.bitmaps import bitmap_of, bytes_of, complement, words_for
 from qvec.schema.generations import discard_codes, discard_pending
-from qvec.schema.layout import CODES, DELETED, DRIFT, IDS, VECTORS, bitmap_column, narrow_column, wide_column
+from qvec.schema.layout import CODES, DELETED, DRIFT, IDS, VECTORS, bitmap_column, code_column, narrow_column
 from qvec.schema.state import State
 from qvec.storage.pages import structure_problems
 from qvec.storage.store import ColumnSpec, Store, Transaction
@@ -186,7 +186,7 @@ class Repair:
 
     def _make_codes(self) -> None:
         quantizers, live = self.writer.quantizers, live_rows(self.txn)
-        column = self._renewed(self._stored(CODES), wide_column(CODES, quantizers.codes.code_size), self.state.n)
+        column = self._renewed(self._stored(CODES), code_column(CODES, quantizers.codes.codec), self.state.n)
         originals = quantizers.vector_reader(self.writer.columns)
         for start in range(0, len(live), ENCODE_ROWS):
             rows = live[start : start + ENCODE_ROWS]

@@ -17,7 +17,7 @@ from typing import Literal
 
 import numpy as np
 
-from qvec._kernels import SearchParams
+from qvec._kernels import Codec, SearchParams
 from qvec.codes.adapters import Adapter
 from qvec.codes.configs import CodeConfig, IndexConfig
 from qvec.codes.registry import make_config
@@ -46,7 +46,7 @@ from qvec.schema.layout import (
     QUANTIZER,
     VECTORS,
     active_columns,
-    wide_column,
+    code_column,
 )
 from qvec.schema.quantizers import QuantizerLoader, Trained, train_code
 from qvec.schema.state import GraphState, InactiveCodes, PendingGeneration, State
@@ -246,8 +246,9 @@ class GenerationManager:
             return
         own_index = own_index or state.own_index
         index = index_for(self.config, replace(state, own_index=own_index))
-        own_nodes = NODES in index.columns(self.quantizers.load(txn, number))  # refuses codes that the index cannot use
-        names = {CODES: _code_column(txn, number, record.code_size)}
+        quantizer = self.quantizers.load(txn, number)
+        own_nodes = NODES in index.columns(quantizer)  # refuses codes that the index cannot use
+        names = {CODES: _code_column(txn, number, quantizer.codec)}
         if VECTORS not in active_columns(txn.columns, own):  # f32 codes are the originals, and stay so
             names[VECTORS] = own.get(CODES, CODES)
         elif VECTORS in own:
@@ -380,7 +381,7 @@ class GenerationManager:
         return float(recall(walked, scanned).mean())  # by distance: a walk may find another row with an equal code
 
 
-def _code_column(txn: Transaction, number: int, code_size: int) -> str:
+def _code_column(txn: Transaction, number: int, codec: Codec) -> str:
     """Return the stored name of a generation's codes.
 
     A generation that was active without rows already has a column.
@@ -389,5 +390,5 @@ def _code_column(txn: Transaction, number: int, code_size: int) -> str:
     for name in (own, CODES):
         if name in txn.columns and txn.columns[name].generation == number:
             return name
-    txn.add_column(own, replace(wide_column(CODES, code_size), generation=number))
+    txn.add_column(own, replace(code_column(CODES, codec), generation=number))
     return own

@@ -62,6 +62,8 @@ def collect_stats(snap: Snapshot, store: Store, loader: QuantizerLoader, walk: b
         **parts,
         other_bytes=used - sum(parts.values()),
         free_bytes=sizes.file_bytes - used,
+        memory=store.memory,
+        resident=snap.resident_bytes,
         degree=None if graph is None else graph.degree,
         reachable=None if graph is None else graph.reachable,
         erasing=state.erasing,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
-from qvec._kernels import Column
+from qvec._kernels import Codec, Column
 from qvec.codes.registry import Quantizer
 from qvec.schema.bitmaps import WORD_BYTES
 from qvec.storage.store import ColumnSpec, block_geometry
@@ -38,6 +39,7 @@ _COLUMN_IDS = {
 }  # fmt: skip
 INDEX_COLUMNS = (ADJACENCY, NODES, LINKED, REMOVING, LIST_BLOCKS, LISTS, CENTROIDS, SLOTS)  # of any index
 _ID_BYTES = 8
+ROW_SUM_BYTES = 4
 COPIED_ROWS = 8192  # at a time
 PAGE_BYTES = 4096  # assumed if no file is known
 
@@ -45,6 +47,11 @@ PAGE_BYTES = 4096  # assumed if no file is known
 def wide_column(name: str, stride: int) -> ColumnSpec:
     """Return a column whose rows are read in large numbers. Blocks have 4 to 16 pages: the number that wastes least."""
     return ColumnSpec(_COLUMN_IDS[name], stride, min_pages=4, max_pages=16)
+
+
+def code_column(name: str, codec: Codec) -> ColumnSpec:
+    """Return a column of rows of a codec. A row whose padding has room for a checksum can be read alone."""
+    return replace(wide_column(name, codec.stride), row_sums=codec.spare_bytes >= ROW_SUM_BYTES)
 
 
 def block_column(name: str, stride: int) -> ColumnSpec:
@@ -100,9 +107,9 @@ def active_columns(columns: Mapping[str, Column], names: Mapping[str, str]) -> d
 
 def row_columns(quantizer: Quantizer, original_quantizer: Quantizer | None, int_ids: bool) -> dict[str, ColumnSpec]:
     """Return the columns that every vector has, with any index."""
-    columns = {CODES: wide_column(CODES, quantizer.code_size), DELETED: bitmap_column(DELETED)}
+    columns = {CODES: code_column(CODES, quantizer.codec), DELETED: bitmap_column(DELETED)}
     if original_quantizer is not None:
-        columns[VECTORS] = wide_column(VECTORS, original_quantizer.code_size)
+        columns[VECTORS] = code_column(VECTORS, original_quantizer.codec)
     if int_ids:
         columns[IDS] = narrow_column(IDS, _ID_BYTES)
     return columns

@@ -11,7 +11,7 @@ import numpy as np
 
 from qvec._kernels import Column, Deadline, Searcher, SearchParams, Selection
 from qvec.common.parallel import for_each
-from qvec.common.types import Float32Array, MemoryMode
+from qvec.common.types import Float32Array, Memory
 from qvec.index import Index, IndexInput
 from qvec.schema.bitmaps import read_bitmap
 from qvec.schema.layout import CODES, DELETED, IDS, VECTORS, active_columns
@@ -21,6 +21,7 @@ from qvec.search.options import SearchOptions
 from qvec.search.refine import Found
 
 PROBES_PER_ROOT = 1.0  # default number of lists to scan: this times the square root of their number
+ROWS_CHECKED_ALONE = 8  # codes of a block that are verified alone before the whole block is
 QUERIES_PER_CALL = 256  # queries in one call of the kernels, during which Ctrl-C has no effect
 QUERIES_PER_THREAD = 16  # for fewer queries, the start of a thread costs more time than it saves
 
@@ -76,6 +77,7 @@ class Engine:
         self.n_lists = index.n_lists(self.state.index)
         self.default_nprobe = min(self.n_lists, round(PROBES_PER_ROOT * math.sqrt(self.n_lists)))
         codes, self.vectors = columns[CODES], quantizers.vector_reader(columns)
+        codes.whole_after = ROWS_CHECKED_ALONE
         finder = index.finder(IndexInput.of_codes(quantizers, columns, self.n), self.state.index)
         query_map = None if quantizer.query_transform is None else quantizer.query_transform.of_queries
         original_codec = None if original_quantizer is None else original_quantizer.codec
@@ -114,9 +116,12 @@ class Engine:
         ef = min(-(-params.ef * (self.live + self.tombstones) // self.live), self.n) if self.tombstones else params.ef
         return params.replace(ef=ef, nprobe=params.nprobe or self.default_nprobe)
 
-    def to_copy(self, memory: MemoryMode) -> list[Column]:
+    def to_copy(self, memory: Memory) -> list[Column]:
         """Return the columns to copy to memory: those that find candidates and, for "ram", those that results are read
-        from."""
+        from. For a budget: the ids, of which each hit reads one, the candidates' columns, and the originals."""
+        if not isinstance(memory, str):
+            first = [column for column in self._result_columns if column is not self.vectors.column]
+            return list(dict.fromkeys([*first, *self._candidate_columns, *self._result_columns]))
         return {"mmap": [], "index": self._candidate_columns, "ram": self._candidate_columns + self._result_columns}[
             memory
         ]

@@ -6,12 +6,12 @@ been used on the same commit before.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 
-from qvec._kernels import Deadline, PreparedSearch, add_prepared, find_prepared, plain_norm2
+from qvec._kernels import Column, Deadline, PreparedSearch, add_prepared, find_prepared, plain_norm2
 from qvec.common.types import Float32Array, NDArray, check_number
 from qvec.index import load_index
 from qvec.rows.access import RowAccess
@@ -47,8 +47,12 @@ class Searches:
             return engine
         index = load_index(self._config.index, snap.state)
         engine = snap.derived["engine"] = Engine(snap, quantizers, index)
-        snap.reside(engine.to_copy(self._store.memory))
+        self._copy(snap, engine.to_copy(self._store.memory))
         return engine
+
+    def _copy(self, snap: Snapshot, columns: Iterable[Column]) -> None:
+        memory = self._store.memory
+        snap.reside(columns, None if isinstance(memory, str) else memory)
 
     def search(
         self,
@@ -107,7 +111,7 @@ class Searches:
         """
         from qvec.search.hybrid import HybridRun, check_hybrid_options, nearest_to_text
         from qvec.search.inputs import RawInputs, check_inputs
-        from qvec.text.reader import reside_postings
+        from qvec.text.reader import postings_columns
 
         others = RawInputs(*given)
         others.check(query is not None)
@@ -121,7 +125,7 @@ class Searches:
         try:
             snap = self._visibility.of(whole)
             if self._store.memory != "mmap":
-                reside_postings(snap)
+                self._copy(snap, postings_columns(snap))
             options = self._options(raw)
             if options.plain and others.is_one_text and query is None and where is None and ids_in is None:
                 return nearest_to_text(snap, config, options, others, deadline)

@@ -14,7 +14,7 @@ from typing import Any
 from qvec.collection.collection import Collection
 from qvec.collection.open import open as open_collection
 from qvec.common.errors import ClosedError, InputError, QvecError
-from qvec.common.types import MemoryMode
+from qvec.common.types import Memory
 from qvec.shards import manifest as manifests
 from qvec.shards.fanout import Call, CountCall
 from qvec.shards.folder import MAP_SIZE
@@ -27,7 +27,7 @@ THREADS = 4  # at least this many, otherwise one for each core
 class Handles:
     """The manifest and the open shards of a folder, for many threads."""
 
-    def __init__(self, folder: Path, memory: MemoryMode, manifest: Manifest | None = None) -> None:
+    def __init__(self, folder: Path, memory: Memory, manifest: Manifest | None = None) -> None:
         self.folder, self.memory = folder, memory
         self._lock = threading.RLock()
         self._shards: dict[str, Collection] = {}

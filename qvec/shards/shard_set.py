@@ -17,7 +17,7 @@ from qvec.common.types import (
     ArrayLike,
     Ids,
     Int64Array,
-    MemoryMode,
+    Memory,
     Missing,
     Mode,
     Payload,
@@ -58,7 +58,7 @@ class ShardSet:
                 pass  # finishes what a dead writer has left
 
     @classmethod
-    def opened(cls, folder: str | os.PathLike[str], mode: Mode, timeout: float, memory: MemoryMode = "mmap") -> Self:
+    def opened(cls, folder: str | os.PathLike[str], mode: Mode, timeout: float, memory: Memory = "mmap") -> Self:
         """As :func:`open`."""
         check_choice("mode", mode, get_args(Mode))
         handles = Handles(Path(os.path.realpath(folder)), memory)
@@ -340,7 +340,7 @@ class ShardSet:
 
 
 def open(
-    folder: str | os.PathLike[str], mode: Mode = "rw", memory: MemoryMode = "mmap", timeout: float = TIMEOUT
+    folder: str | os.PathLike[str], mode: Mode = "rw", memory: Memory = "mmap", timeout: float = TIMEOUT
 ) -> ShardSet:
     """Open the set of shards in a folder. memory: as of :func:`qvec.open`, for every shard.
 

@@ -13,7 +13,7 @@ from typing import Any, Literal, Self
 
 from qvec._kernels import StoreBase, fork_epoch
 from qvec.common.errors import ClosedError, LockedError
-from qvec.common.types import MemoryMode, check_timeout
+from qvec.common.types import Memory, check_timeout
 from qvec.storage import environment, header, keys, open_checks
 from qvec.storage.lmdb_errors import translated
 from qvec.storage.page_table import View
@@ -45,7 +45,7 @@ class OpenFile(StoreBase):
         self,
         path: str,
         mode: Mode,
-        memory: MemoryMode,
+        memory: Memory,
         checksums: bool,
         map_size: int,
         state_codec: CodecFactory,
@@ -54,7 +54,8 @@ class OpenFile(StoreBase):
         """The caller has checked the file (:mod:`qvec.storage.open_checks`)."""
         self.path, self.mode, self.timeout = path, mode, timeout
         self._handle = object()  # represents this store in the queue, which must not keep the store alive
-        self.memory, self._checksums, self._map_size = memory, checksums, map_size
+        self.memory: Memory = memory if isinstance(memory, str) else int(memory)
+        self._checksums, self._map_size = checksums, map_size
         self._codec_for = state_codec
         self.epoch = -1
         self.is_closed = False

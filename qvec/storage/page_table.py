@@ -101,12 +101,13 @@ class Loader:
         """Return the view's column of this name. If it is missing or has another geometry, return an empty column."""
         old = view.columns.get(name)
         if old is not None:
-            if (old.id, old.generation, old.stride, old.rows_per_block, old.pages) == entry[:5]:
+            if _shape(old) == (*entry[:5], entry.row_sums):
                 return old
             del view.columns[name]
             view.stamps.pop(name)
         try:
-            return Column(name, *entry[:5], self._env.psize, verify=self._checksums, writable=view.writable)
+            options = {"verify": self._checksums, "writable": view.writable, "row_sums": bool(entry.row_sums)}
+            return Column(name, *entry[:5], self._env.psize, **options)
         except InputError as error:
             raise CorruptError(f"the state record has an impossible column: {error}") from error
 
@@ -118,6 +119,10 @@ class Loader:
                 raise CorruptError(f"column {column.name!r}: {keys.describe(key)} is missing")
             column.load(chunk, value, stamp[1])
             self._env.addressable = self._env.addressable and self._env.agrees(value)
+
+
+def _shape(column: Column) -> tuple[int, ...]:
+    return column.id, column.generation, column.stride, column.rows_per_block, column.pages, column.row_sums
 
 
 def changed_stamps(old: bytes, new: bytes) -> Iterator[tuple[int, tuple[int, int]]]:
@@ -151,7 +156,7 @@ def write_page_table(
         n_chunks = -(-column.n_blocks // per_chunk)
         chunks = {block // per_chunk for block in touched[name]}
         stamps = _put_chunks(column, chunks, n_chunks, view.stamps.get(name, b""), txn, commit)
-        geometry = column.stride, column.rows_per_block, column.pages, column.n_blocks
+        geometry = column.stride, column.rows_per_block, column.pages, column.n_blocks, int(column.row_sums)
         entries[name] = ColumnEntry(column.id, column.generation, *geometry, stamps)
     # If the page numbers are invalid, the record contains transaction id 0, and readers locate the blocks by key.
     record = StateRecord(commit if env.addressable else 0, entries, view.record_sums, codec.encode(view.state))

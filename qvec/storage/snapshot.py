@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from qvec._kernels import Column, Deadline, SnapshotBase
+from qvec._kernels import Column, Deadline, SnapshotBase, make_resident
 from qvec.common.errors import CorruptError, InputError
 from qvec.common.types import NDArray
 from qvec.storage import keys, records
@@ -36,14 +36,22 @@ class Snapshot(SnapshotBase):
         """A number that changes with the data. Only inside a write transaction does it differ from 0."""
         return 0
 
-    def reside(self, columns: Iterable[Column]) -> None:
-        """Copy columns to memory for this snapshot and all later ones. A write transaction ignores the call."""
+    def reside(self, columns: Iterable[Column], budget: int | None = None) -> None:
+        """Copy columns to memory for this snapshot and all later ones. A write transaction ignores the call.
+
+        ``budget``: bytes of memory for all copies of this view, of which as much is used as the columns need, in their
+        order. None: all columns are copied.
+        """
         self.live()
         if not self.view.writable:
             with self.env.lock:
-                for column in columns:
-                    if not column.resident:
-                        column.make_resident()
+                left = None if budget is None else max(0, budget - self.resident_bytes)
+                make_resident(columns, left)
+
+    @property
+    def resident_bytes(self) -> int:
+        """Memory of the copies of columns."""
+        return sum(column.resident_bytes for column in self.columns.values())
 
     def record(self, kind: int, number: int) -> Any:
         """Return the payload under ``kind`` and ``number``, or None. Raises CorruptError if the payload is damaged."""

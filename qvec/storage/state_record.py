@@ -13,7 +13,7 @@ from qvec.storage.record_sums import RecordSums
 
 _HEADERS = 64  # bytes before the rows of a block: LMDB's page header and the block's own
 _MAX_ROWS = 1 << 31
-_LIMITS = (1 << 8, 1 << 16, 1 << 32, 1 << 32, 1 << 32, 1 << 32)  # of the numbers of a column entry
+_LIMITS = (1 << 8, 1 << 16, 1 << 32, 1 << 32, 1 << 32, 1 << 32, 2)  # of the numbers of a column entry
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,8 @@ def plain_codec(config: Mapping[str, Any]) -> StateCodec:
 class ColumnSpec:
     """A column to create. ``id`` (below 256) and ``generation`` are parts of its keys; ``stride``: bytes per row.
 
-    A block takes the number of pages from ``min_pages`` to ``max_pages`` that wastes the least space.
+    A block takes the number of pages from ``min_pages`` to ``max_pages`` that wastes the least space. ``row_sums``: the
+    last four bytes of each row, which are not the caller's, contain its checksum, so that it can be verified alone.
     """
 
     id: int
@@ -49,6 +50,7 @@ class ColumnSpec:
     min_pages: int = 4
     max_pages: int = 16
     generation: int = 0
+    row_sums: bool = False
 
 
 def block_geometry(stride: int, psize: int, min_pages: int, max_pages: int) -> tuple[int, int]:
@@ -74,6 +76,7 @@ class ColumnEntry(NamedTuple):
     rows_per_block: int
     pages: int
     n_blocks: int
+    row_sums: int
     stamps: bytes
 
 
@@ -114,7 +117,7 @@ def read_state(txn: Any) -> StateRecord:
 
 def _column_entry(name: Any, line: Any) -> ColumnEntry:
     entry = ColumnEntry(*line)
-    numbers = zip(entry[:6], _LIMITS, strict=True)
+    numbers = zip(entry[:-1], _LIMITS, strict=True)
     if type(name) is not str or not all(type(number) is int and 0 <= number < limit for number, limit in numbers):
         raise ValueError(f"column {name!r} has the entry {line!r}")
     if type(entry.stamps) is not bytes:
@@ -127,7 +130,8 @@ def _column_entry(name: Any, line: Any) -> ColumnEntry:
 def memory_column(name: str, spec: ColumnSpec, psize: int) -> Column:
     """An empty column in memory, with the geometry that it would have in the file."""
     rows, pages = block_geometry(spec.stride, psize, spec.min_pages, spec.max_pages)
-    return Column(name, spec.id, spec.generation, spec.stride, rows, pages, psize, writable=True)
+    shape = spec.id, spec.generation, spec.stride, rows, pages, psize
+    return Column(name, *shape, writable=True, row_sums=spec.row_sums)
 
 
 def first_state(columns: Mapping[str, ColumnSpec], state: dict[str, Any], psize: int, commit: int) -> bytes:
@@ -135,7 +139,7 @@ def first_state(columns: Mapping[str, ColumnSpec], state: dict[str, Any], psize:
     entries = {}
     for name, spec in columns.items():
         geometry = block_geometry(spec.stride, psize, spec.min_pages, spec.max_pages)
-        entries[name] = ColumnEntry(spec.id, spec.generation, spec.stride, *geometry, 0, b"")
+        entries[name] = ColumnEntry(spec.id, spec.generation, spec.stride, *geometry, 0, int(spec.row_sums), b"")
     if len({entry[:2] for entry in entries.values()}) < len(entries):
         raise InputError("two columns have the same id and generation")
     return StateRecord(commit, entries, RecordSums(), state).pack()

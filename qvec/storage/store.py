@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 from qvec._kernels import fork_epoch
 from qvec.common.errors import AbortedError, ClosedError, DiskFullError, InputError, LockedError, ReadOnlyError
-from qvec.common.types import Durability, MemoryMode, check_choice, check_flag, check_timeout
+from qvec.common.types import Durability, Memory, check_choice, check_flag, check_memory, check_timeout
 from qvec.storage import atomic_file, environment, header, keys, open_checks, owner
 from qvec.storage.file_pair import refuse_hard_links
 from qvec.storage.open_file import TIMEOUT, Mode, OpenFile
@@ -53,7 +53,7 @@ class Store(OpenFile):
         self,
         path: str,
         mode: Mode,
-        memory: MemoryMode,
+        memory: Memory,
         checksums: bool,
         map_size: int,
         untrusted: bool,
@@ -95,7 +95,7 @@ class Store(OpenFile):
         *,
         state: Any = None,
         state_codec: CodecFactory = plain_codec,
-        memory: MemoryMode = "mmap",
+        memory: Memory = "mmap",
         checksums: bool = True,
         durability: Durability = "full",
         map_size: int = environment.MAP_SIZE,
@@ -131,7 +131,7 @@ class Store(OpenFile):
         mode: Mode = "rw",
         *,
         state_codec: CodecFactory = plain_codec,
-        memory: MemoryMode = "mmap",
+        memory: Memory = "mmap",
         checksums: bool = True,
         map_size: int = environment.MAP_SIZE,
         untrusted: bool = False,
@@ -349,7 +349,7 @@ class Store(OpenFile):
             self._end_write(None)
 
 
-def _check_options(mode: str, memory: str, checksums: bool) -> None:
+def _check_options(mode: str, memory: object, checksums: bool) -> None:
     check_choice("mode", mode, get_args(Mode))
-    check_choice("memory", memory, get_args(MemoryMode))
+    check_memory(memory)
     check_flag("checksums", checksums)

@@ -139,7 +139,8 @@ class Transaction(Snapshot):
             raise InputError(f"column {name!r} (id {spec.id}, generation {spec.generation}) exists already")
         env = self.env
         rows, pages = block_geometry(spec.stride, env.psize, spec.min_pages, spec.max_pages)
-        column = Column(name, spec.id, spec.generation, spec.stride, rows, pages, env.psize, writable=True)
+        shape = spec.id, spec.generation, spec.stride, rows, pages, env.psize
+        column = Column(name, *shape, writable=True, row_sums=spec.row_sums)
         column.attach(env.base, env.used_bytes())
         self.view.columns[name] = column
         return column

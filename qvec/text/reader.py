@@ -8,7 +8,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from qvec._kernels import PostingField, Segment
+from qvec._kernels import Column, PostingField, Segment
 from qvec.common.types import Bitmap, Float32Array, NDArray
 from qvec.schema.bitmaps import rows_in
 from qvec.schema.postings import PostingsState, TextOptions
@@ -60,15 +60,17 @@ def _segments(reading: Snapshot, name: str) -> list[Segment]:
     return opened
 
 
-def reside_postings(reading: Snapshot) -> None:
-    """Copy the posting lists of all fields to memory (``memory="index"``), once for each commit."""
+def postings_columns(reading: Snapshot) -> list[Column]:
+    """Return the columns of the posting lists of all fields, once for each commit, to copy them to memory."""
+    found: list[Column] = []
     if "resident postings" in reading.derived:
-        return
+        return found
     for name, field in reading.state.fields.items():
         if field.postings is not None and name not in reading.state.partial_fields:
             columns = [reading.columns[column] for column in all_columns(field.number, field.postings)]
-            reading.reside(column for column in columns if column.n_rows)
+            found += [column for column in columns if column.n_rows]
     reading.derived["resident postings"] = True
+    return found
 
 
 def postings_with(reading: Snapshot, name: str, counts: FieldCounts) -> PostingField:

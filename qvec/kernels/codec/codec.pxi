@@ -238,6 +238,12 @@ cdef class Codec:
         return self.c.data_size
 
     @property
+    def spare_bytes(self):
+        """Bytes at the end of a row that no kernel uses. F16 rows have their unit behind the factors."""
+        factors = 8 if self.c.has_factors else 0
+        return self.c.stride - self.c.data_size - factors - (4 if _KINDS[self.c.kind] == "f16" else 0)
+
+    @property
     def stride(self):
         """Bytes of a row, padding included."""
         return self.c.stride

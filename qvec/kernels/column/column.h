@@ -4,7 +4,10 @@
  * page table's entry, its header and checksum verified against that entry (qv_resolve). A writer works on private
  * copies: the first change of a block copies it (qv_row_mut).
  *
- * Value of a block: { header[QV_BLOCK_HEADER]; rows[rows_per_block * stride]; zeros }, value_size bytes. */
+ * Value of a block: { header[QV_BLOCK_HEADER]; rows[rows_per_block * stride]; zeros }, value_size bytes.
+ *
+ * With row sums, the last four bytes of each stored row are a checksum of the row, bound to its block's checksum. A
+ * row can then be verified alone (qv_lone_row), without the block's other pages, which may not be in memory. */
 #ifndef QV_COLUMN_H
 #define QV_COLUMN_H
 
@@ -14,6 +17,7 @@
 #define QV_BLOCK_HEADER 48
 #define QV_PAGE_HEADER 16 /* LMDB 0.9: an overflow value begins 16 bytes into its first page */
 #define QV_MAX_ROWS (1u << 31)
+#define QV_ROW_SUM 4 /* bytes of a row's checksum */
 
 typedef struct {
     uint32_t pgno; /* first page of the block's value; 0: never written */
@@ -43,6 +47,10 @@ typedef struct {
     uint8_t **table;    /* [n_blocks] first row of each block, NULL: not resolved */
     uint8_t **scratch;  /* [n_blocks] writer: private copy of the value, NULL if unchanged; reader: NULL */
     uint32_t capacity;  /* length of the three arrays */
+    int row_sums;       /* whether rows end with their checksums */
+    uint64_t *checked;  /* with row sums: a bit for each row that was verified alone, `words` for each block */
+    uint32_t words;
+    uint32_t whole_after; /* verify a block when so many of its rows were verified alone; 0: never */
     qv_arena arena;
     int verify;        /* check crc when resolving */
     int64_t bad_block; /* first block that failed to resolve, -1: none */
@@ -50,7 +58,7 @@ typedef struct {
 
 /* Initialize an empty column. Returns 0, or -1 if no row fits or a number is out of range. */
 int qv_column_init(qv_column *col, uint8_t id, uint16_t generation, uint32_t stride, uint32_t rows_per_block,
-                   uint32_t pages, uint32_t psize, int writable);
+                   uint32_t pages, uint32_t psize, int writable, int row_sums);
 void qv_column_free(qv_column *col);
 
 /* Set the number of blocks. New ones are unwritten, others are dropped. Returns -1, with nothing changed, if out of
@@ -59,6 +67,13 @@ int qv_column_resize(qv_column *col, uint32_t n_blocks);
 
 /* Address of a block's first row, verified; NULL (and bad_block set) when it is damaged or missing. */
 uint8_t *qv_resolve(qv_column *col, uint32_t block);
+
+/* Address of a row of an unresolved block, verified; as qv_resolve. Without row sums, the whole block is verified. */
+const uint8_t *qv_resolve_row(qv_column *col, uint32_t row);
+
+/* Ask the system to read a row, if it is not in memory of this process, and return at once. Rows that are requested
+ * together are read together, and nothing around them. */
+void qv_request_row(const qv_column *col, uint32_t row);
 
 /* Writer: make a block private (a copy, or zeros if it was never written). NULL: damaged or out of memory.
  * Safe from several threads. */
@@ -90,9 +105,17 @@ uint32_t qv_chunk_pack(const qv_column *col, uint32_t chunk, uint64_t txn_id, ui
  * `crc`. */
 int qv_chunk_load(qv_column *col, uint32_t chunk, const uint8_t *value, uint32_t crc);
 
-/* Copy all rows to `region`, `pitch` bytes from block to block, and read them from there. -1: a block is damaged
- * (bad_block). */
-int qv_column_copy(qv_column *col, uint8_t *region, size_t pitch);
+/* Blocks 0 to n_blocks - 1 of a column, to be copied to `region`, `pitch` bytes from block to block. */
+typedef struct {
+    qv_column *col;
+    uint8_t *region;
+    size_t pitch;
+    uint32_t n_blocks;
+} qv_copy;
+
+/* Copy blocks of columns in the order of the file, verified, and read them from there. -1: a block is damaged
+ * (bad_block), or out of memory. */
+int qv_columns_copy(const qv_copy *copies, uint32_t n);
 
 static inline uint32_t qv_block_of(const qv_column *col, uint32_t row) {
     return (uint32_t)((uint64_t)row * col->magic >> col->shift);
@@ -106,6 +129,14 @@ static inline const uint8_t *qv_row(qv_column *col, uint32_t row) {
         first = qv_resolve(col, block);
         if (first == NULL) return NULL;
     }
+    return first + (size_t)(row - block * col->rows_per_block) * col->stride;
+}
+
+/* Address of one row, verified; NULL as qv_row. The rows next to it may be damaged. */
+static inline const uint8_t *qv_lone_row(qv_column *col, uint32_t row) {
+    uint32_t block = qv_block_of(col, row);
+    const uint8_t *first = __atomic_load_n(&col->table[block], __ATOMIC_RELAXED);
+    if (first == NULL) return qv_resolve_row(col, row);
     return first + (size_t)(row - block * col->rows_per_block) * col->stride;
 }
 

@@ -5,6 +5,7 @@ from cpython.buffer cimport PyBUF_READ
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.memoryview cimport PyMemoryView_FromMemory
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
+from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
 import numpy as np
@@ -31,7 +32,17 @@ cdef extern from "column/column.h" nogil:
         uint8_t **scratch
         int verify
         int64_t bad_block
-    int qv_column_init(qv_column *, uint8_t, uint16_t, uint32_t, uint32_t, uint32_t, uint32_t, int)
+        int row_sums
+        uint64_t *checked
+        uint32_t words
+        uint32_t whole_after
+    ctypedef struct qv_copy:
+        qv_column *col
+        uint8_t *region
+        size_t pitch
+        uint32_t n_blocks
+    enum: QV_ROW_SUM
+    int qv_column_init(qv_column *, uint8_t, uint16_t, uint32_t, uint32_t, uint32_t, uint32_t, int, int)
     void qv_column_free(qv_column *)
     int qv_column_resize(qv_column *, uint32_t)
     uint8_t *qv_resolve(qv_column *, uint32_t)
@@ -45,9 +56,16 @@ cdef extern from "column/column.h" nogil:
     uint32_t qv_chunk_entries(uint32_t)
     uint32_t qv_chunk_pack(const qv_column *, uint32_t, uint64_t, uint8_t *)
     int qv_chunk_load(qv_column *, uint32_t, const uint8_t *, uint32_t)
-    int qv_column_copy(qv_column *, uint8_t *, size_t)
+    int qv_columns_copy(const qv_copy *, uint32_t)
     const uint8_t *qv_row(qv_column *, uint32_t)
+    const uint8_t *qv_lone_row(qv_column *, uint32_t)
+    void qv_request_row(const qv_column *, uint32_t)
+    uint32_t qv_block_of(const qv_column *, uint32_t)
     uint8_t *qv_row_mut(qv_column *, uint32_t)
+
+
+cdef enum:
+    ROWS_READ_ALONE = 256  # of more rows in one call, whole blocks are verified
 
 
 def page_of(const uint8_t[::1] value not None) -> tuple[int, int]:
@@ -67,7 +85,9 @@ cdef class Column:
     """Fixed-stride rows in blocks, read from the file map; see column.h for the life of a block.
 
     A reader's column is valid while the read transaction that it was refreshed under is open.
-    ``writable`` columns collect changes in private copies until `release`.
+    ``writable`` columns collect changes in private copies until `release`. ``row_sums``: the last four bytes of each
+    row are its checksum, and read as zeros. If ``whole_after`` rows of a block were verified alone, the block is; 0:
+    never.
     """
 
     cdef qv_column c
@@ -76,12 +96,12 @@ cdef class Column:
     cdef readonly bint writable
 
     def __init__(self, str name not None, int id, int generation, uint32_t stride, uint32_t rows_per_block,
-                 uint32_t pages, uint32_t psize, *, bint verify=True, bint writable=False):
+                 uint32_t pages, uint32_t psize, *, bint verify=True, bint writable=False, bint row_sums=False):
         if self.c.stride:
             raise InputError("a Column is initialized once")
         if not (0 <= id < 256 and 0 <= generation < 65536):
             raise InputError(f"column {name!r}: id {id} is not below 256 or generation {generation} not below 65536")
-        if qv_column_init(&self.c, id, generation, stride, rows_per_block, pages, psize, writable):
+        if qv_column_init(&self.c, id, generation, stride, rows_per_block, pages, psize, writable, row_sums):
             raise InputError(f"column {name!r}: {rows_per_block} rows of {stride} bytes do not fit {pages} pages of {psize}")
         self.c.verify = verify
         self.name = name
@@ -108,6 +128,18 @@ cdef class Column:
     @property
     def rows_per_block(self) -> int:
         return self.c.rows_per_block
+
+    @property
+    def row_sums(self) -> bool:
+        return bool(self.c.row_sums)
+
+    @property
+    def whole_after(self) -> int:
+        return self.c.whole_after
+
+    @whole_after.setter
+    def whole_after(self, rows: int) -> None:
+        self.c.whole_after = rows
 
     @property
     def pages(self) -> int:
@@ -143,9 +175,13 @@ cdef class Column:
         cdef const uint8_t *row
         out = np.empty((n, self.c.stride), dtype=np.uint8)
         cdef uint8_t[:, ::1] to = out
+        cdef bint alone = n <= ROWS_READ_ALONE
         with nogil:
+            for i in range(n if alone else 0):
+                if self.c.table[qv_block_of(&self.c, <uint32_t>wanted[i])] == NULL:
+                    qv_request_row(&self.c, <uint32_t>wanted[i])
             for i in range(n):
-                row = qv_row(&self.c, <uint32_t>wanted[i])
+                row = qv_lone_row(&self.c, <uint32_t>wanted[i]) if alone else qv_row(&self.c, <uint32_t>wanted[i])
                 if row == NULL:
                     break
                 memcpy(&to[i, 0], row, self.c.stride)
@@ -153,7 +189,7 @@ cdef class Column:
                 i = n
         if i < n:
             self._fail()
-        return out
+        return self._without_sums(out)
 
     def read_range(self, start: int, stop: int) -> np.ndarray:
         """Copy rows start..stop, uint8 [stop - start, stride]."""
@@ -161,6 +197,11 @@ cdef class Column:
         out = np.empty((stop - start, self.c.stride), dtype=np.uint8)
         if stop > start and self._copy(out, start, False):
             self._fail()
+        return self._without_sums(out)
+
+    cdef object _without_sums(self, out):
+        if self.c.row_sums:
+            out[:, self.c.stride - QV_ROW_SUM:] = 0
         return out
 
     def write(self, start: int, rows) -> None:
@@ -248,24 +289,15 @@ cdef class Column:
         """Whether rows were copied into memory."""
         return self.region is not None
 
-    def make_resident(self) -> None:
-        """Verify all blocks, copy them into huge pages, and read them from there until they change."""
-        cdef size_t pitch = (<size_t>self.c.stride * self.c.rows_per_block + 63) // 64 * 64
-        cdef _Region region
-        cdef int failed
-        if self.c.n_blocks == 0:
-            return
-        region = _Region(pitch * self.c.n_blocks)
-        with nogil:
-            failed = qv_column_copy(&self.c, region.memory, pitch)
-        self.region = region
-        if failed:
-            self._fail()
+    @property
+    def resident_bytes(self) -> int:
+        """Memory of the copied rows."""
+        return 0 if self.region is None else self.region.size
 
     def clone(self, *, bint writable=False) -> Column:
         """An independent column of the same rows, as last committed."""
         cdef Column other = Column(self.name, self.c.id, self.c.generation, self.c.stride, self.c.rows_per_block,
-                                   self.pages, self.c.psize, verify=self.c.verify, writable=writable)
+                                   self.pages, self.c.psize, verify=self.c.verify, writable=writable, row_sums=self.c.row_sums)
         if self.writable:
             raise InputError(f"column {self.name!r}: a writer's column cannot be cloned: it has private changes")
         if qv_column_resize(&other.c, self.c.n_blocks):
@@ -273,9 +305,11 @@ cdef class Column:
         if self.c.n_blocks:
             memcpy(other.c.entries, self.c.entries, self.c.n_blocks * sizeof(qv_entry))
             memcpy(other.c.table, self.c.table, self.c.n_blocks * sizeof(uint8_t *))
+            if self.c.row_sums:
+                memcpy(other.c.checked, self.c.checked, <size_t>self.c.n_blocks * self.c.words * sizeof(uint64_t))
         other.c.map = self.c.map
         other.c.map_size = self.c.map_size
-        other.region = self.region
+        other.c.whole_after, other.region = self.c.whole_after, self.region
         return other
 
     def check(self, block: int) -> bool:
@@ -306,6 +340,8 @@ cdef class Column:
         """The value of a changed block, header and checksum filled in; valid until the next change or `release`."""
         self._check_private(block)
         cdef uint8_t *value = qv_seal(&self.c, block, txn_id)
+        if value == NULL:
+            raise MemoryError(f"column {self.name!r}: no memory for the checksums of a block's rows")
         return PyMemoryView_FromMemory(<char *>value, self.c.value_size, PyBUF_READ)
 
     def set_page(self, block: int, const uint8_t[::1] value not None) -> None:
@@ -380,3 +416,53 @@ cdef class Column:
         if block < 0:
             raise MemoryError(f"column {self.name!r}: no memory for private copies of blocks")
         raise self._damaged(block)
+
+
+cdef size_t _pitch(Column column):
+    """Bytes from block to block of copied rows."""
+    return (<size_t>column.c.stride * column.c.rows_per_block + 63) // 64 * 64
+
+
+def make_resident(columns, budget: int | None = None) -> None:
+    """Copy columns into huge pages, in the order of the file, and read them from there until they change.
+
+    All copied blocks are verified. budget: bytes of memory for all copies; the first blocks of a column are copied if
+    the rest of the budget is too small for it. None: all blocks of all columns. Columns that have a copy are skipped.
+    """
+    cdef Column column
+    cdef _Region region
+    cdef uint32_t n = 0
+    cdef int failed
+    chosen = _regions(columns, budget)
+    cdef qv_copy *copies = <qv_copy *>malloc((len(chosen) + 1) * sizeof(qv_copy))
+    if copies == NULL:
+        raise MemoryError("no memory for the list of columns to copy")
+    for column, region, blocks in chosen:
+        copies[n].col, copies[n].region, copies[n].pitch, copies[n].n_blocks = &column.c, region.memory, _pitch(column), blocks
+        n += 1
+    with nogil:
+        failed = qv_columns_copy(copies, n)
+    free(copies)
+    for column, region, _ in chosen:  # also after an error: some blocks are read from there
+        column.region = region
+    if failed:
+        for column, _, _ in chosen:
+            if column.c.bad_block >= 0:
+                column._fail()
+        raise MemoryError("no memory for the list of blocks to copy")
+
+
+cdef list _regions(columns, budget):
+    """The columns to copy, memory for each, and the number of blocks to copy into it."""
+    cdef Column column
+    chosen = []
+    for column in columns:
+        if column.region is not None:
+            continue
+        pitch, blocks = _pitch(column), column.c.n_blocks
+        if budget is not None:
+            blocks = min(blocks, budget // pitch)
+            budget -= blocks * pitch
+        if blocks:
+            chosen.append((column, _Region(blocks * pitch), blocks))
+    return chosen

@@ -3,6 +3,7 @@
 
 #include <stdint.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #if defined(__GLIBC__)
 #include <malloc.h>
@@ -37,6 +38,13 @@ void qv_plain_pages(uint8_t *memory, size_t bytes) {
 
 void qv_huge_free(uint8_t *memory, size_t bytes) {
     if (memory) munmap(memory, huge_size(bytes));
+}
+
+size_t qv_page_size(void) {
+    static size_t size; /* the same for all threads */
+    size_t known = __atomic_load_n(&size, __ATOMIC_RELAXED);
+    if (known == 0) __atomic_store_n(&size, known = (size_t)sysconf(_SC_PAGESIZE), __ATOMIC_RELAXED);
+    return known;
 }
 
 void qv_trim_heap(void) {

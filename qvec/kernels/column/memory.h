@@ -15,6 +15,9 @@ void qv_huge_free(uint8_t *memory, size_t bytes);
 /* Take such memory in usual pages, as it is written: a huge page costs as much as hundreds of them. */
 void qv_plain_pages(uint8_t *memory, size_t bytes);
 
+/* Bytes of a page of the system. */
+size_t qv_page_size(void);
+
 /* Return malloc's unused memory to the system; with glibc only. */
 void qv_trim_heap(void);
 

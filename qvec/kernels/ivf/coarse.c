@@ -71,8 +71,7 @@ void qv_list_estimates(const qv_lists *lists, const qv_list_block *block, const 
 }
 
 uint32_t qv_list_below(const qv_lists *lists, const qv_list_block *block, const uint8_t *table,
-                       const qv_estimate_terms *terms, float bound) {
-    float estimates[QV_FS_VECTORS];
+                       const qv_estimate_terms *terms, float bound, float *estimates) {
     qv_list_estimates(lists, block, table, terms, estimates);
 #if defined(__x86_64__)
     if (is_wide(lists)) return below_avx2(estimates, block->error, terms->distance, bound);

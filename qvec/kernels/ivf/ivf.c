@@ -4,7 +4,14 @@
 
 #include "codec/lanes.h"
 
-#define STAGED_MIN 8 /* staged rows that are worth a scoring call */
+#include <stdlib.h>
+
+#define STAGED_MIN 8   /* staged rows that are worth a scoring call */
+#define FIRST_READS 32 /* originals that are requested together before there is a bound, and after that */
+#define MORE_READS 64
+/* Factor of the margin below estimates. Searches in memory score entries before their bound is tight, and find some whose
+ * margin is too small. With this factor, the recall from the disk is less by .001 at most (docs/adr/0034). */
+#define DISK_MARGIN 1.15f
 
 /* State of one search. */
 typedef struct {
@@ -48,7 +55,7 @@ static int stage_entries(search *f, const qv_list_block *block, uint32_t places)
         uint32_t row = block->rows[__builtin_ctz(places)];
         if (row >= f->ivf->lists.n || qv_is_excluded(&f->params->selection, row) || qv_visit(&s->visited, row))
             continue;
-        const uint8_t *address = qv_row(f->rows, row);
+        const uint8_t *address = qv_lone_row(f->rows, row);
         if (!address) return QV_DAMAGED;
         qv_prefetch_row(address, (size_t)f->codec->stride);
         s->row[f->stage][f->staged] = row;
@@ -87,7 +94,8 @@ static int scan_list(search *f, uint32_t number, float key) {
         if (qv_is_late(f->s, bytes)) return QV_LATE;
         const qv_list_block *next = left > 1 ? block_at(lists, block->next) : NULL;
         if (next) qv_prefetch_row(next, bytes);
-        uint32_t places = qv_list_below(lists, block, f->coarse.table, &terms, entry_bound(f));
+        float estimates[QV_FS_VECTORS];
+        uint32_t places = qv_list_below(lists, block, f->coarse.table, &terms, entry_bound(f), estimates);
         if (places && stage_entries(f, block, places)) return QV_DAMAGED;
         block = next;
     }
@@ -142,6 +150,108 @@ static int scan_lists(search *f) {
     return QV_OK;
 }
 
+/* --- searches that read originals from the disk: entries are ranked before any original is read --- */
+
+/* Collect the entries of a list whose lower bounds are below the bound: with `bounded`, the rank-th smallest upper
+ * bound so far, which is kept in the candidate list. */
+static int collect_list(search *f, uint32_t number, float key, int bounded) {
+    qv_scratch *s = f->s;
+    qv_lists *lists = &f->ivf->lists;
+    const qv_list *list = (const qv_list *)qv_row(lists->lists, number);
+    if (!list || list->n > lists->n) return QV_DAMAGED;
+    qv_estimate_terms terms = terms_of(f, list, key), wide = terms;
+    wide.distance *= DISK_MARGIN;
+    uint32_t at = list->head;
+    for (uint32_t left = list->n ? (list->n - 1) / QV_FS_VECTORS + 1 : 0; left; left--) {
+        const qv_list_block *block = block_at(lists, at);
+        if (!block) return QV_DAMAGED;
+        if (qv_is_late(s, sizeof *block + qv_fs_bytes(lists->dims))) return QV_LATE;
+        const qv_list_block *next = left > 1 ? block_at(lists, block->next) : NULL;
+        if (next) qv_prefetch_row(next, sizeof *next + qv_fs_bytes(lists->dims));
+        float estimates[QV_FS_VECTORS];
+        uint32_t places = qv_list_below(lists, block, f->coarse.table, &wide, f->seed, estimates);
+        for (; places; places &= places - 1) {
+            int i = __builtin_ctz(places);
+            uint32_t row = block->rows[i];
+            float margin = terms.distance * block->error[i];
+            if (row >= lists->n || qv_is_excluded(&f->params->selection, row) || qv_visit(&s->visited, row)) continue;
+            if (qv_put_later(s, qv_candidate(estimates[i] - DISK_MARGIN * margin, row))) return QV_NO_MEMORY;
+            if (!bounded) continue;
+            qv_pool_insert(&s->pool, qv_candidate(estimates[i] + margin, row));
+            f->seed = qv_pool_bound(&s->pool);
+        }
+        at = block->next;
+    }
+    return QV_OK;
+}
+
+/* Drop the collected entries that are not below the last bound. */
+static void drop_collected(search *f) {
+    qv_scratch *s = f->s;
+    size_t kept = 0;
+    for (size_t i = 0; i < s->n_later; i++) {
+        s->later[kept] = s->later[i];
+        kept += qv_candidate_key(s->later[i]) < f->seed;
+    }
+    s->n_later = kept;
+}
+
+static int ascending(const void *a, const void *b) {
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return (x > y) - (x < y);
+}
+
+/* Score the collected entries in the order of their lower bounds, until these exceed the bound. Their originals are
+ * requested many at a time, so that the disk reads them together. */
+static int score_collected(search *f) {
+    qv_scratch *s = f->s;
+    drop_collected(f);
+    qsort(s->later, s->n_later, sizeof *s->later, ascending);
+    for (size_t at = 0, most = FIRST_READS; at < s->n_later; most = MORE_READS) {
+        float bound = entry_bound(f);
+        int n = 0;
+        while (at + (size_t)n < s->n_later && (size_t)n < most && qv_candidate_key(s->later[at + (size_t)n]) < bound)
+            n++;
+        for (int i = 0; s->requests && i < n; i++) qv_request_row(f->rows, qv_candidate_row(s->later[at + (size_t)i]));
+        if (n == 0) break;
+        if (qv_is_late(s, (size_t)n * (size_t)f->codec->stride)) return QV_LATE;
+        for (int i = 0; i < n; i++) {
+            s->row[0][i] = qv_candidate_row(s->later[at + (size_t)i]);
+            s->address[0][i] = qv_lone_row(f->rows, s->row[0][i]);
+            if (!s->address[0][i]) return QV_DAMAGED;
+            qv_prefetch_row(s->address[0][i], (size_t)f->codec->stride);
+        }
+        qv_score_staged(f->codec, NULL, f->query, 0, n, s);
+        at += (size_t)n;
+    }
+    return QV_OK;
+}
+
+/* Request the first blocks of the lists that are scanned, if they were never read. */
+static void request_lists(search *f) {
+    qv_lists *lists = &f->ivf->lists;
+    for (int i = 0; i < f->coarse.near.size; i++) {
+        const qv_list *list = (const qv_list *)qv_row(lists->lists, qv_candidate_row(f->coarse.near.slots[i]));
+        if (!list || list->n == 0 || list->head >= lists->n_blocks) continue;
+        if (lists->blocks->table[qv_block_of(lists->blocks, list->head)] == NULL)
+            qv_request_row(lists->blocks, list->head);
+    }
+}
+
+/* first: the candidate list is empty; otherwise it contains fewer rows than wanted, and there is no bound. */
+static int scan_for_disk(search *f, int first, int keep) {
+    const qv_pool *near = &f->coarse.near;
+    f->s->n_later = 0;
+    if (first) qv_pool_reset(&f->s->pool, f->rank + 1);
+    for (int i = 0; i < near->size; i++) {
+        if (i + 1 < near->size) fetch_list(f, qv_candidate_row(near->slots[i + 1]));
+        int status = collect_list(f, qv_candidate_row(near->slots[i]), qv_candidate_key(near->slots[i]), first);
+        if (status) return status;
+    }
+    if (first) qv_pool_reset(&f->s->pool, keep);
+    return score_collected(f);
+}
+
 /* Rotate and center the query as the lists' vectors are. Under cosine, 1 - dot is half of the squared distance of unit
  * vectors. Under ip, queries are not centered: the mean's part of the dot product is a constant. */
 static void take_query(search *f, const float *original) {
@@ -182,17 +292,18 @@ int qv_ivf_find(const void *index, const qv_search_params *params, const float *
     if (keep / 2 > params->k) f.rank = keep / 2 - 1;
     qv_visited_reset(&s->visited);
     f.seed = INFINITY;
-    int seeded = 0;
+    int seeded = 0, from_disk = s->requests && f.codec == ivf->original;
     for (;; nprobe = nprobe > n_lists / 4 ? n_lists : 4 * nprobe) {
         if (qv_coarse_query_init(&f.coarse, &ivf->lists, nprobe, s)) return QV_NO_MEMORY;
         take_query(&f, original);
         int metric = ivf->lists.metric == QV_IP ? QV_IP : QV_L2;
         int status = qv_coarse_search(&f.coarse, &ivf->lists, nprobe, metric, metric == QV_L2, s);
-        if (!status && !seeded && ivf->comparable) status = seed_bound(&f);
+        if (!status && s->requests) request_lists(&f);
+        if (!status && !seeded && ivf->comparable && !from_disk) status = seed_bound(&f);
         if (status) return status;
-        if (!seeded) qv_pool_reset(&s->pool, keep);
+        if (!seeded && !from_disk) qv_pool_reset(&s->pool, keep);
+        status = from_disk ? scan_for_disk(&f, !seeded, keep) : scan_lists(&f);
         seeded = 1;
-        status = scan_lists(&f);
         if (status) return status;
         if (s->pool.size >= wanted || nprobe == n_lists) break;
     }

@@ -53,9 +53,9 @@ typedef struct {
 void qv_list_estimates(const qv_lists *lists, const qv_list_block *block, const uint8_t *table,
                        const qv_estimate_terms *terms, float *estimates);
 
-/* Positions in a block whose keys may be below the bound, one bit each. */
+/* Positions in a block whose keys may be below the bound, one bit each, and the estimates of all 32 keys. */
 uint32_t qv_list_below(const qv_lists *lists, const qv_list_block *block, const uint8_t *table,
-                       const qv_estimate_terms *terms, float bound);
+                       const qv_estimate_terms *terms, float bound, float *estimates);
 
 /* State of the coarse quantizer for one query, or for a vector that is assigned to lists. */
 typedef struct {

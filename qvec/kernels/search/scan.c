@@ -109,6 +109,7 @@ void qv_scratch_free(qv_scratch *s) {
     free(s->mapped);
     free(s->other);
     free(s->index_buffer);
+    free(s->later);
     free(s->tile[0].slots);
     free(s->tile_queries);
     memset(s, 0, sizeof *s);

@@ -24,9 +24,11 @@ static void filter_results(qv_pool *pool, const qv_selection *selection, int kee
     pool->size = kept;
 }
 
-static int row_addresses(qv_column *vectors, const uint64_t *slots, int n, size_t bytes, const uint8_t **address) {
+static int row_addresses(qv_column *vectors, const uint64_t *slots, int n, size_t bytes, int requests,
+                         const uint8_t **address) {
+    for (int i = 0; requests && i < n; i++) qv_request_row(vectors, qv_candidate_row(slots[i]));
     for (int i = 0; i < n; i++) {
-        address[i] = qv_row(vectors, qv_candidate_row(slots[i]));
+        address[i] = qv_lone_row(vectors, qv_candidate_row(slots[i]));
         if (!address[i]) return QV_DAMAGED;
         if (i < QV_AHEAD) qv_prefetch_row(address[i], bytes);
     }
@@ -41,7 +43,8 @@ static int rerank_pool(const qv_searcher *searcher, const qv_query *query, qv_sc
         int n = pool->size - start < QV_HOP_MAX ? pool->size - start : QV_HOP_MAX;
         const uint8_t **address = s->address[0];
         if (qv_is_late(s, (size_t)n * (size_t)codec->stride)) return QV_LATE;
-        if (row_addresses(searcher->vectors, pool->slots + start, n, (size_t)codec->stride, address)) return QV_DAMAGED;
+        const uint64_t *slots = pool->slots + start;
+        if (row_addresses(searcher->vectors, slots, n, (size_t)codec->stride, s->requests, address)) return QV_DAMAGED;
         for (int i = 0; i < n; i += 4) {
             for (int j = i + QV_AHEAD; j < n && j < i + QV_AHEAD + 4; j++)
                 qv_prefetch_row(address[j], (size_t)codec->stride);
@@ -131,6 +134,7 @@ static int scan_tile(const qv_searcher *searcher, const qv_search_params *p, con
     int fine = scans_originals(searcher, p), n = batch->n - q < QV_TILE ? (int)(batch->n - q) : QV_TILE;
     int keep = fine ? p->k : n_candidates(p);
     if (qv_scratch_reserve_tile(s, keep, (size_t)source.codec->query_size)) return QV_NO_MEMORY;
+    qv_begin_query(s);
     for (int i = 0; i < n; i++) {
         const float *x =
             fine ? batch->queries + (q + (size_t)i) * batch->dim : mapped(searcher, batch, q + (size_t)i, s);
@@ -192,6 +196,7 @@ static int find_wider(const qv_searcher *searcher, const qv_search_params *p, co
 static int find_one(const qv_searcher *searcher, const qv_search_params *p, const qv_batch *batch, size_t q,
                     qv_scratch *s) {
     const float *query = batch->queries + q * batch->dim, *as_coded = mapped(searcher, batch, q, s);
+    qv_begin_query(s);
     qv_prepare(searcher->codec, as_coded, (qv_query *)s->query);
     if (reranks(searcher, p)) prepare_original(searcher, batch, q, s);
     end_phase(searcher, s, QV_PREPARE);

@@ -36,6 +36,10 @@ typedef struct {
     uint64_t phase_ns[QV_PHASES], phase_began; /* if the searcher is timed */
     uint64_t deadline;                         /* of the search, in nanoseconds of qv_now; 0: none */
     size_t unchecked;                          /* bytes that were read since the clock was last read */
+    uint64_t *later;                           /* candidates that wait for their originals */
+    size_t n_later, later_capacity;
+    int requests, since; /* whether originals are requested before they are read; queries since this was decided */
+    long reads, faults;  /* of the process, by getrusage, when it was decided */
 } qv_scratch;
 
 /* Nanoseconds of the monotonic clock. */
@@ -49,6 +53,13 @@ int qv_reads_clock_late(qv_scratch *s, size_t bytes);
 static inline int qv_is_late(qv_scratch *s, size_t bytes) {
     return __builtin_expect(s->deadline != 0, 0) && qv_reads_clock_late(s, bytes);
 }
+
+/* Decide from time to time whether queries read from the disk. If they do, each requests the pages of its originals
+ * together. A request of a page that is in memory takes half a microsecond, which other queries should not pay. */
+void qv_begin_query(qv_scratch *s);
+
+/* Add to the candidates that wait. Returns QV_OK or QV_NO_MEMORY. */
+int qv_put_later(qv_scratch *s, uint64_t candidate);
 
 int qv_scratch_reserve(qv_scratch *s, int pool, uint32_t rows, size_t query_size);
 int qv_scratch_reserve_map(qv_scratch *s, size_t floats);
