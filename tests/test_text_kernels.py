@@ -105,7 +105,7 @@ def test_a_merge_of_segments_is_the_segment_of_all_their_valid_rows(data: st.Dat
 WORD = st.text(st.characters(codec="utf-8", exclude_categories=("Cs",)), max_size=12)
 PARTS = st.sampled_from((
     "the", "The", "don't", "3.14", "a_b", "__", "U.S.A.", "naïve", "nai\u0308ve", "Straße", "東京都", "x²", "ﬁne",
-    "\u0301", "l’été", "1990–1995", "“quoted”", "ｶﾞ", "½", "हिन्दी", "\u00a0", "a\tb", "q\x1cr", "", "ab" * 120, "é" * 120,
+    "\u0301", "l’été", "1990–1995", "“quoted”", "ｶﾞ", "½", "हिन्दी", "\u00a0", "a\tb", "q\x1cr", "", "ab" * 120,
 ))  # fmt: skip
 
 
