@@ -46,7 +46,7 @@ class Snapshot(SnapshotBase):
         if not self.view.writable:
             with self.env.lock:
                 left = None if budget is None else max(0, budget - self.resident_bytes)
-                make_resident(columns, left)
+                make_resident(columns, self.env.pair.data_fd, left)
 
     @property
     def resident_bytes(self) -> int:
