@@ -25,6 +25,7 @@ from qvec.schema.layout import CODES, DELETED, IDS, ROW, VECTORS, active_columns
 from qvec.schema.quantizers import QuantizerLoader, Quantizers, Trained, train_code
 from qvec.schema.state import GraphState, IndexState, Rows, State
 from qvec.schema.validation import MAX_ID, MAX_ROWS, as_float32, id_keys
+from qvec.storage.records import pack_each
 from qvec.storage.store import Transaction
 
 if TYPE_CHECKING:
@@ -280,14 +281,13 @@ class Writer:
 
     def _put_records(self, batch: Batch, rows: Rows) -> int:
         """Store payloads and string ids. Returns the number of records."""
-        strings, count = self.config.ids == "str", 0
-        for i, payload in enumerate(batch.payloads):
-            if payload is None and not strings:
-                continue
-            record = {"id": batch.ids[i], "payload": payload} if strings else {"payload": payload}
-            self.txn.put_record(ROW, int(rows[i]), record, name=f"payload[{i}]")
-            count += 1
-        return count
+        strings = self.config.ids == "str"
+        stored = [i for i, payload in enumerate(batch.payloads) if strings or payload is not None]
+        payloads = ({"payload": batch.payloads[i]} for i in stored)
+        records = ({"id": batch.ids[i], "payload": batch.payloads[i]} for i in stored) if strings else payloads
+        packed = pack_each(records, lambda i: f"payload[{stored[i]}]")
+        self.txn.put_records(ROW, rows[stored], list(packed))
+        return len(stored)
 
     # --- the index ---
 

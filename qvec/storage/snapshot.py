@@ -17,7 +17,7 @@ from qvec.storage.page_table import View
 from qvec.storage.pages import structure_problems
 from qvec.storage.record_sums import KINDS, RecordSums
 
-_ROW_BYTES = 4
+ROW_BYTES = 4
 
 
 class Snapshot(SnapshotBase):
@@ -166,8 +166,8 @@ def id_key(name: bytes, position: int) -> bytes:
 def row_number(key: bytes, value: bytes | memoryview) -> int:
     """Decode the row that is stored under an id's key."""
     payload = records.unseal_bytes(key, value)
-    if len(payload) != _ROW_BYTES:
-        raise CorruptError(f"{keys.describe(key)} has {len(payload)} bytes instead of {_ROW_BYTES}")
+    if len(payload) != ROW_BYTES:
+        raise CorruptError(f"{keys.describe(key)} has {len(payload)} bytes instead of {ROW_BYTES}")
     return int.from_bytes(payload, "little")
 
 
@@ -175,4 +175,4 @@ def row_value(key: bytes, row: int) -> bytes:
     """Encode the value that stores a row under an id's key."""
     if not 0 <= row < 1 << 31:
         raise InputError(f"row {row} is not below 2^31")
-    return records.seal_bytes(key, row.to_bytes(_ROW_BYTES, "little"))
+    return records.seal_bytes(key, row.to_bytes(ROW_BYTES, "little"))
