@@ -8,17 +8,70 @@ alternate in parts of the queries, so that ratios hold on a machine whose speed 
 DIR has ``passages.jsonl.gz`` (a line with ``text`` for each passage) and ``queries.jsonl`` (a line with ``text`` or
 ``question`` for each query). With more rows than passages, further ones are made of random sentences of the others.
 ``qvec bench DIR --text`` measures the same.
+
+``--indexing`` measures only the indexing, with durable commits of 1,000 texts, interleaved: qvec stores a vector, a
+payload with the text and the posting lists; FTS5 the posting lists, without and with the texts.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import sqlite3
+import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
+import qvec
 from qvec.bench.table import print_texts
 from qvec.bench.text import load_texts, run_text
-from qvec.bench.text_contestants import PEERS
+from qvec.bench.text_contestants import BATCH, FTS5_TOKENIZER, PEERS
+
+
+def write_qvec(texts: list[str], folder: Path, fields: dict[str, str]) -> None:
+    """Add texts as payloads, with a vector each."""
+    with qvec.create(folder / "a.qvec", 1, metric="l2", code="f32", index="flat", fields=fields) as db:
+        for start in range(0, len(texts), BATCH):
+            part = texts[start : start + BATCH]
+            db.add(np.zeros((len(part), 1), np.float32), payloads=[{"body": text} for text in part])
+
+
+def write_fts5(texts: list[str], folder: Path, content: str) -> None:
+    """Insert texts into a table. ``content``: an option of FTS5 that stores no texts, or nothing."""
+    db = sqlite3.connect(folder / "fts5.db")
+    db.execute("pragma journal_mode=wal")
+    db.execute("pragma synchronous=full")
+    db.execute(f"create virtual table t using fts5(body, {content} {FTS5_TOKENIZER})")
+    for start in range(0, len(texts), BATCH):
+        with db:
+            db.executemany("insert into t(rowid, body) values (?, ?)", enumerate(texts[start : start + BATCH], start))
+    db.execute("pragma wal_checkpoint(truncate)")
+    db.close()
+
+
+WRITERS: dict[str, Callable[[list[str], Path], None]] = {
+    "qvec": lambda texts, folder: write_qvec(texts, folder, {"body": "text"}),
+    "qvec without the text field": lambda texts, folder: write_qvec(texts, folder, {}),
+    "FTS5 with the texts": lambda texts, folder: write_fts5(texts, folder, ""),
+    "FTS5 without texts": lambda texts, folder: write_fts5(texts, folder, "content='',"),
+}
+
+
+def measure_indexing(texts: list[str], rounds: int) -> None:
+    """Print the median CPU seconds of each writer."""
+    spent: dict[str, list[float]] = {name: [] for name in WRITERS}
+    for _ in range(rounds):
+        for name, write in WRITERS.items():
+            with tempfile.TemporaryDirectory() as folder:
+                begin = time.process_time()
+                write(texts, Path(folder))
+                spent[name].append(time.process_time() - begin)
+    for name, seconds in spent.items():
+        ratios = [other / own for own, other in zip(spent["qvec"], seconds, strict=True)]
+        print(f"{name:<28} {len(texts) / np.median(seconds):>8,.0f} rows/CPU s, {1 / np.median(ratios):.2f} x qvec")
 
 
 def main() -> None:
@@ -27,10 +80,15 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=60_000)
     parser.add_argument("--queries", type=int, default=1000)
     parser.add_argument("--peers", nargs="*", default=list(PEERS))
+    parser.add_argument("--indexing", action="store_true")
+    parser.add_argument("--rounds", type=int, default=9, help="of --indexing")
     args = parser.parse_args()
     if args.data is None:
         parser.error("give --data, or the environment variable QVEC_TEXT_DATA")
     texts, queries = load_texts(Path(args.data), args.rows, args.queries)
+    if args.indexing:
+        measure_indexing(texts, args.rounds)
+        return
     print_texts(run_text(texts, queries, args.peers, 10, lambda done, total: None))
 
 

@@ -13,6 +13,7 @@ import pytest
 from helpers.store_files import CODES, COLUMNS, LISTS, change_rows, contents, fill, make_store, random_rows, same
 from qvec.common.errors import ClosedError, DuplicateIdError, ExistsError, InputError, NotFoundError, ReadOnlyError
 from qvec.storage.copies import compact, copy_to
+from qvec.storage.records import pack_each
 from qvec.storage.stats import collect
 from qvec.storage.store import ColumnSpec, Store, Transaction
 
@@ -183,6 +184,20 @@ def test_a_duplicate_id_is_named_and_nothing_of_the_batch_is_put(tmp_path: Path,
             txn.delete_ids([b"a", b"none"])
         with store.read() as snap:
             assert list(snap.iter_ids()) == [(b"b", 2), (b"c", 1)]
+
+
+@pytest.mark.parametrize("stored", [[], [2], [4], [0, 5, 9], [3, 4, 5, 6, 7]])
+def test_records_in_bulk_replace_those_that_exist(tmp_path: Path, stored: list[int]) -> None:
+    with make_store(tmp_path) as store:
+        with store.write() as txn:
+            for i in stored:
+                txn.put_record(3, i, ["old" * 700, i])
+        with store.write() as txn:
+            txn.put_records(3, np.arange(3, 8, dtype=np.uint32), [*pack_each(range(3, 8), str)])
+        with store.read() as snap:
+            expected = {i: ["old" * 700, i] for i in stored} | {i: i for i in range(3, 8)}
+            assert {i: snap.record(3, i) for i in range(10) if snap.record(3, i) is not None} == expected
+            assert list(snap.check()) == []  # also the number of records and the sum of their checksums
 
 
 @pytest.mark.unsanitized

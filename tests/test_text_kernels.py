@@ -10,9 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import qvec
 from helpers.text_model import bm25, random_texts
 from qvec._kernels import Column, PostingField, Segment, TermBatch, merge_segments, search_postings, simd_levels
 from qvec.common.errors import CorruptError
+from qvec.text.analysis import Analyzer
 
 PAGES = 2
 PART_BYTES = PAGES * 4096 - 64
@@ -98,6 +100,42 @@ def test_a_merge_of_segments_is_the_segment_of_all_their_valid_rows(data: st.Dat
     assert (merged == batch.encode(PART_BYTES, lengths)).all()
     expected = Counter(word.encode() for row in live for word in set(texts[row]))
     assert Segment(column(merged), "text", None, 0).terms() == sorted(expected.items())
+
+
+WORD = st.text(st.characters(codec="utf-8", exclude_categories=("Cs",)), max_size=12)
+PARTS = st.sampled_from((
+    "the", "The", "don't", "3.14", "a_b", "__", "U.S.A.", "naïve", "nai\u0308ve", "Straße", "東京都", "x²", "ﬁne",
+    "\u0301", "l’été", "1990–1995", "“quoted”", "ｶﾞ", "½", "हिन्दी", "\u00a0", "a\tb", "q\x1cr", "", "ab" * 120,
+))  # fmt: skip
+
+
+@given(st.lists(st.lists(PARTS | WORD, max_size=12).map(" ".join), min_size=1, max_size=8), st.booleans())
+def test_words_of_a_text_are_those_of_the_analyzer(texts: list[str], has_stop_words: bool) -> None:
+    options = qvec.Text(stop_words=["the", "été"] if has_stop_words else ()).options()
+    analyzer = Analyzer(options, "body")
+    by_text = TermBatch("text", analyzer.words, analyzer.term_of)
+    by_words = TermBatch("text", None, analyzer.term_of)
+    for row, text in enumerate(texts):
+        words = analyzer.words(text)
+        assert by_text.add_text(row, text) == by_words.add_words(row, words) == len(analyzer.terms(text))
+    lengths = lengths_of([analyzer.terms(text) for text in texts])
+    if by_words.n_docs:
+        assert (by_text.encode(PART_BYTES, lengths) == by_words.encode(PART_BYTES, lengths)).all()
+
+
+@given(
+    st.lists(st.text(st.sampled_from("ab\x01\xff\u4e00"), min_size=1, max_size=11), min_size=1, max_size=60),
+    st.booleans(),
+)
+def test_terms_are_in_the_order_of_their_bytes(words: list[str], are_many: bool) -> None:
+    """A batch with many terms is sorted by their first two bytes first."""
+    if are_many:
+        words += [f"{i % 97:x}{i}" for i in range(3000)]
+    batch = TermBatch("text")
+    batch.add_words(0, words)
+    lengths = lengths_of([words])
+    stored = Segment(column(batch.encode(PART_BYTES, lengths)), "text", None, 0).terms()
+    assert stored == [(term, 1) for term in sorted({word.encode() for word in words})]
 
 
 def test_weights_are_exact_to_half_a_step_of_their_list() -> None:

@@ -17,6 +17,7 @@ from qvec.common.extras import find, require
 
 BATCH = 1000
 K1, B = 1.2, 0.75  # constants of BM25
+FTS5_TOKENIZER = """tokenize="unicode61 tokenchars '.,;''_’'\""""
 
 Words = Sequence[str]
 Search = Callable[[Words, int], list[int]]
@@ -83,8 +84,7 @@ def index_fts5(texts: Sequence[str], folder: Path) -> tuple[Search, int]:
     db = sqlite3.connect(folder / "fts5.db")
     db.execute("pragma journal_mode=wal")
     db.execute("pragma synchronous=full")
-    tokenizer = """tokenize="unicode61 tokenchars '.,;''_’'\""""
-    db.execute(f"create virtual table t using fts5(body, content='', {tokenizer})")
+    db.execute(f"create virtual table t using fts5(body, content='', {FTS5_TOKENIZER})")
     for start in range(0, len(texts), BATCH):
         with db:
             db.executemany("insert into t(rowid, body) values (?, ?)", enumerate(texts[start : start + BATCH], start))

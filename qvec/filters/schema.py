@@ -182,7 +182,16 @@ def payload_keys(fields: Iterable[Field], payload: Mapping[str, Any] | None, whe
     """The keys of each field in a payload. Raises InputError naming a value that is not of its field's type."""
     if payload is None:
         return [None for _ in fields]
-    return [field.keys(payload.get(field.name), f"{where}[{field.name!r}]") for field in fields]
+    found: list[Keys | None] = []
+    for field in fields:
+        value = payload.get(field.name)
+        if value is None:
+            found.append(None)
+        elif field.type == "text" and type(value) is str and value.isascii() and len(value) <= MAX_TEXT_BYTES:
+            found.append((value,))  # what `keys` returns, in a tenth of the time
+        else:
+            found.append(field.keys(value, f"{where}[{field.name!r}]"))
+    return found
 
 
 def _searched_value(kind: str, value: Any, where: str) -> object:

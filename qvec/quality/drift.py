@@ -19,7 +19,7 @@ import numpy as np
 
 from qvec.codes.registry import Quantizer, train
 from qvec.common.types import Codes, Float32Array, NDArray
-from qvec.quality.drift_record import DriftRecord, Evidence, Level, read_drift_record, write_drift_record
+from qvec.quality.drift_record import DriftRecord, DriftRecords, Evidence, Level, read_drift_record, write_drift_record
 from qvec.quality.drift_stats import (
     BINS,
     MAX_CHECKS,
@@ -110,18 +110,19 @@ class DriftMonitor:
     """
 
     waiting: dict[int, tuple[Float32Array, ...]] = field(default_factory=dict)
+    records: DriftRecords = field(default_factory=DriftRecords)
 
     def check(self, txn: Transaction, quantizer: Quantizer, x: NDArray[Any], stored: StoredSample) -> Drift | None:
         """Check a stored batch. None if there are not yet enough rows for a check."""
         if not (samples := self._samples(txn, x)):
             return None
         number = txn.state.active
-        record = read_drift_record(txn, number, quantizer.dim)
+        record = self.records.read(txn, number, quantizer.dim)
         if record is None:  # no training sample: later checks are compared with the first
             record = DriftRecord.begin(quantizer, samples.pop(0))
         for sample in samples:
             record = _checked(record, quantizer, sample, stored)
-        write_drift_record(txn, number, record)
+        self.records.write(txn, number, record)
         return drift_of(record, number)
 
     def _samples(self, txn: Transaction, x: NDArray[Any]) -> list[Float32Array]:

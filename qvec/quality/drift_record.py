@@ -85,6 +85,26 @@ def write_drift_record(txn: Transaction, number: int, record: DriftRecord) -> No
     txn.put_record(DRIFT, number, encode(record))
 
 
+class DriftRecords:
+    """Reads and writes the records of generations. The record that this object wrote last is not decoded again."""
+
+    def __init__(self) -> None:
+        self._plain: object = None
+        self._record: DriftRecord | None = None
+
+    def read(self, reading: Snapshot, number: int, dim: int) -> DriftRecord | None:
+        """Read a record; see :func:`read_drift_record`."""
+        plain = reading.record(DRIFT, number)
+        if plain is None:
+            return None
+        return self._record if self._record is not None and plain == self._plain else decode_drift_record(plain, dim)
+
+    def write(self, txn: Transaction, number: int, record: DriftRecord) -> None:
+        """Store a record."""
+        self._plain, self._record = encode(record), record
+        txn.put_record(DRIFT, number, self._plain)
+
+
 def _check_stats(stats: SampleStats, n_counts: int, n_recalls: tuple[int, ...]) -> None:
     if (stats.variances < 0).any():
         raise FormatError("field 'variances' holds a negative value")

@@ -15,6 +15,7 @@ from qvec.common.errors import DuplicateIdError, InputError
 from qvec.common.parallel import map_parts
 from qvec.common.types import Codes, NDArray, OnConflict, Payload
 from qvec.index import Index, IndexInput, Progress, linking_codes, load_index, make_index
+from qvec.rows.change_log import log_changes
 from qvec.rows.lookup import find_rows, id_array, read_record
 from qvec.rows.results import AddResult
 from qvec.rows.visibility import expired_among
@@ -25,6 +26,7 @@ from qvec.schema.layout import CODES, DELETED, IDS, ROW, VECTORS, active_columns
 from qvec.schema.quantizers import QuantizerLoader, Quantizers, Trained, train_code
 from qvec.schema.state import GraphState, ListsState, Rows, State
 from qvec.schema.validation import MAX_ID, MAX_ROWS, as_float32, id_keys
+from qvec.storage.records import pack_each
 from qvec.storage.store import Transaction
 
 if TYPE_CHECKING:
@@ -256,18 +258,18 @@ class Writer:
             append = bool(ids[0] >= next_id) and bool((np.diff(ids) > 0).all())
             next_id = max(next_id, int(ids.max()) + 1)
         self.txn.put_ids(batch.keys, rows, append=append)
+        log_changes(self.txn, batch.keys)
         return next_id
 
     def _put_records(self, batch: Batch, rows: Rows) -> int:
         """Store payloads and string ids. Returns the number of records."""
-        strings, count = self.config.ids == "str", 0
-        for i, payload in enumerate(batch.payloads):
-            if payload is None and not strings:
-                continue
-            record = {"id": batch.ids[i], "payload": payload} if strings else {"payload": payload}
-            self.txn.put_record(ROW, int(rows[i]), record, name=f"payload[{i}]")
-            count += 1
-        return count
+        strings = self.config.ids == "str"
+        stored = [i for i, payload in enumerate(batch.payloads) if strings or payload is not None]
+        payloads = ({"payload": batch.payloads[i]} for i in stored)
+        records = ({"id": batch.ids[i], "payload": batch.payloads[i]} for i in stored) if strings else payloads
+        packed = pack_each(records, lambda i: f"payload[{stored[i]}]")
+        self.txn.put_records(ROW, rows[stored], list(packed))
+        return len(stored)
 
     # --- the index ---
 
@@ -336,6 +338,7 @@ class Writer:
         """Make live rows, given with the keys of their ids, invisible, also to the index."""
         mark(self.columns[DELETED], rows, True)
         self.txn.delete_ids(keys)
+        log_changes(self.txn, keys)
         rows = np.sort(rows)
         records = self._delete_records(rows)
         index = self.index().drop(self.index_input(), self.state.index, rows.astype(np.uint32), threads)

@@ -9,14 +9,14 @@ from typing import Any, cast
 
 import numpy as np
 
-from qvec._kernels import plain_norm2
+from qvec._kernels import plain_bytes, plain_norm2
 from qvec.codes.prequantized_input import as_integers, to_floats
 from qvec.common.errors import DuplicateIdError, InputError
 from qvec.common.types import Float32Array, IdKind, Metric, NDArray, PrequantizedType, check_int
 from qvec.schema.arrays import plain_tensor, real_array, unmasked
 from qvec.schema.config import Config
 from qvec.schema.payloads import is_table, listed, plain_text, rows_of, to_plain
-from qvec.storage.records import is_plain, pack
+from qvec.storage.records import MAX_DEPTH, pack
 
 MAX_NORM = 1e18  # of a vector: the squared distance of any two is at most 4e36, and float32 ends at 3.4e38
 SAFE_NORM2 = MAX_NORM**2
@@ -248,15 +248,16 @@ def as_payloads(payload: object, n: int) -> list[dict[str, Any] | None]:
         raise InputError(f"payload must be a list of dicts, got {type(payload).__name__}")
     if len(payload) != n:
         raise InputError(f"{len(payload)} payloads for {n} vectors: give one (or None) a vector")
-    return [_checked_payload(value, f"payload[{i}]") for i, value in enumerate(payload)]
+    return [_checked_payload(value, i) for i, value in enumerate(payload)]
 
 
-def _checked_payload(payload: Any, name: str) -> dict[str, Any] | None:
-    if payload is None:
-        return None
+def _checked_payload(payload: Any, position: int) -> dict[str, Any] | None:
+    if payload is None or (type(payload) is dict and 0 <= plain_bytes(payload, MAX_DEPTH) <= MAX_PAYLOAD_BYTES):
+        return payload
+    name = f"payload[{position}]"
     if not isinstance(payload, Mapping):
         raise InputError(f"{name} must be a dict or None, got {type(payload).__name__}")
-    plain: dict[str, Any] = payload if type(payload) is dict and is_plain(payload) else to_plain(payload, name)
+    plain: dict[str, Any] = to_plain(payload, name)
     size = len(pack(plain, name))
     if size > MAX_PAYLOAD_BYTES:
         raise InputError(f"{name} takes {size} bytes; the limit is {MAX_PAYLOAD_BYTES}")

@@ -15,26 +15,24 @@ from qvec.storage.snapshot import row_number
 
 def append_ids(txn: Any, pairs: IdPairs, sums: RecordSums) -> None:
     """Put ids and their rows. The ids ascend and are greater than all stored ids."""
-    for part in pairs.parts():
+    for part, total in pairs.parts():
         with txn.cursor() as cursor:
             _, added = cursor.putmulti(part, dupdata=False, overwrite=False, append=True)
         if added != len(part):
             raise QvecError(f"{added} of {len(part)} ids were put")
-        for key, value in part:
-            sums.add(key, value)
+        sums.add_all(part, total)
 
 
 def put_ids(txn: Any, pairs: IdPairs, sums: RecordSums) -> None:
     """Put ids and their rows. If an id exists, delete the ids that this call has put, and raise DuplicateIdError."""
     i = 0
-    for part in pairs.parts():
+    for part, _ in pairs.parts():
         for key, value in part:
             if not txn.put(key, value, overwrite=False):
-                _undo(txn, key, [name for name, _ in pairs.part(0, i)], i)
+                _undo(txn, key, [name for name, _ in pairs.part(0, i)[0]], i)
             i += 1
-    for part in pairs.parts():
-        for key, value in part:
-            sums.add(key, value)
+    for part, total in pairs.parts():
+        sums.add_all(part, total)
 
 
 def _undo(txn: Any, key: bytes, before: list[bytes], position: int) -> None:

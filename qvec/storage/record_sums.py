@@ -7,7 +7,7 @@ adding what it puts and subtracting what it deletes (docs/format.md).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -54,6 +54,18 @@ class RecordSums:
         txn.put(key, value)
         self.add(key, value)
 
+    def put_all(self, txn: Any, pairs: Sequence[tuple[bytes, bytes]], total: int) -> None:
+        """Put sealed values with ascending keys of one kind, whose checksums add up to ``total``."""
+        with txn.cursor() as cursor:
+            is_new = not cursor.set_range(pairs[0][0]) or bytes(cursor.key()) > pairs[-1][0]
+            if is_new:
+                cursor.putmulti(pairs, dupdata=False)
+        if is_new:
+            self.add_all(pairs, total)
+            return
+        for key, value in pairs:
+            self.put(txn, key, value)
+
     def delete(self, txn: Any, key: bytes) -> None:
         """Delete a sealed value, if there is one."""
         self.subtract(key, txn.get(key))
@@ -63,6 +75,12 @@ class RecordSums:
         """Add a new sealed value to the sums."""
         pair = self.totals[_NAMES[key[:1]]]
         pair[0], pair[1] = pair[0] + 1, (pair[1] + records.checksum_of(value)) & _MASK
+
+    def add_all(self, pairs: Sequence[tuple[bytes, bytes]], total: int) -> None:
+        """Add new sealed values of one kind, whose checksums add up to ``total``."""
+        if pairs:
+            pair = self.totals[_NAMES[pairs[0][0][:1]]]
+            pair[0], pair[1] = pair[0] + len(pairs), (pair[1] + total) & _MASK
 
     def subtract(self, key: bytes, value: bytes | memoryview | None) -> None:
         """Subtract a sealed value from the sums before it is deleted. None: there is no value."""

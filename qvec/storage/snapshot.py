@@ -17,7 +17,7 @@ from qvec.storage.page_table import View
 from qvec.storage.pages import structure_problems
 from qvec.storage.record_sums import KINDS, RecordSums
 
-_ROW_BYTES = 4
+ROW_BYTES = 4
 
 
 class Snapshot(SnapshotBase):
@@ -39,14 +39,14 @@ class Snapshot(SnapshotBase):
     def reside(self, columns: Iterable[Column], budget: int | None = None) -> None:
         """Copy columns to memory for this snapshot and all later ones. A write transaction ignores the call.
 
-        ``budget``: bytes of memory for all copies of this view, of which as much is used as the columns need, in their
-        order. None: all columns are copied.
+        ``budget``: bytes of memory for all copies of this view, which columns use in their order. None: all columns are
+        copied.
         """
         self.live()
         if not self.view.writable:
             with self.env.lock:
                 left = None if budget is None else max(0, budget - self.resident_bytes)
-                make_resident(columns, left)
+                make_resident(columns, self.env.pair.data_fd, left)
 
     @property
     def resident_bytes(self) -> int:
@@ -93,9 +93,12 @@ class Snapshot(SnapshotBase):
             rows[i] = -1 if value is None else row_number(name, value)
         return rows
 
-    def iter_ids(self) -> Iterator[tuple[bytes, int]]:
-        """Yield all ids and their rows, in the order of the ids' bytes; valid until the snapshot ends."""
-        for key, value in self._items(keys.ID):
+    def iter_ids(self, after: bytes | None = None) -> Iterator[tuple[bytes, int]]:
+        """Yield ids and their rows, in the order of the ids' bytes; valid until the snapshot ends.
+
+        ``after``: begin behind this id.
+        """
+        for key, value in self._items(keys.ID if after is None else keys.ID + after + b"\0"):
             yield key[1:], row_number(key, value)
 
     def check(self) -> Iterator[str]:
@@ -166,8 +169,8 @@ def id_key(name: bytes, position: int) -> bytes:
 def row_number(key: bytes, value: bytes | memoryview) -> int:
     """Decode the row that is stored under an id's key."""
     payload = records.unseal_bytes(key, value)
-    if len(payload) != _ROW_BYTES:
-        raise CorruptError(f"{keys.describe(key)} has {len(payload)} bytes instead of {_ROW_BYTES}")
+    if len(payload) != ROW_BYTES:
+        raise CorruptError(f"{keys.describe(key)} has {len(payload)} bytes instead of {ROW_BYTES}")
     return int.from_bytes(payload, "little")
 
 
@@ -175,4 +178,4 @@ def row_value(key: bytes, row: int) -> bytes:
     """Encode the value that stores a row under an id's key."""
     if not 0 <= row < 1 << 31:
         raise InputError(f"row {row} is not below 2^31")
-    return records.seal_bytes(key, row.to_bytes(_ROW_BYTES, "little"))
+    return records.seal_bytes(key, row.to_bytes(ROW_BYTES, "little"))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import pairwise
+from operator import lt
 from typing import Any, Self
 
-from qvec._kernels import Column, chunk_entries, fork_epoch, trim_heap
+from qvec._kernels import Column, chunk_entries, fork_epoch, seal_pairs, trim_heap
 from qvec.common.errors import AbortedError, ClosedError, InputError, QvecError
 from qvec.common.types import NDArray
 from qvec.storage import keys, operations, owner, records, reserve
@@ -161,6 +161,14 @@ class Transaction(Snapshot):
         key = record_key(kind, number)
         value = records.seal(key, payload, name)
         self._run(lambda txn: self.view.record_sums.put(txn, key, value))
+
+    def put_records(self, kind: int, numbers: NDArray[Any], packed: list[bytes]) -> None:
+        """Store packed data (:func:`qvec.storage.records.pack_each`) under ``kind`` and ascending numbers, uint32."""
+        if len(numbers):
+            raw = numbers.astype(">u4").tobytes()
+            names = [raw[i : i + 4] for i in range(0, len(raw), 4)]
+            pairs, total = seal_pairs(record_key(kind, 0)[:-4], names, packed)
+            self._run(lambda txn: self.view.record_sums.put_all(txn, pairs, total))
 
     def delete_record(self, kind: int, number: int) -> None:
         """Delete a record, if it is stored."""
@@ -353,7 +361,7 @@ class Transaction(Snapshot):
         return n_blocks if committed is column else 0
 
     def _is_above(self, ids: Sequence[bytes]) -> bool:
-        if not ids or not all(a < b for a, b in pairwise(ids)):
+        if not ids or not all(map(lt, ids, ids[1:])):
             return False
         with translated(self.env.path), self._check_owner().cursor() as cursor:
             return cursor.last() and bytes(cursor.key()) < keys.ID + ids[0]

@@ -112,7 +112,9 @@ class Analyzer:
         words = self._split(value) if isinstance(value, str) else value
         if not self.is_unicode and isinstance(value, str):
             _check_words(words, self._name)
-        return [word if len(word) <= MAX_TERM_BYTES // 4 else _shortened(word) for word in words]
+        if max(map(len, words), default=0) <= MAX_TERM_BYTES // 4:
+            return list(words)
+        return [_shortened(word) for word in words]
 
     def terms(self, value: str | Sequence[str]) -> list[str]:
         """The terms of a text, or of tokens, in order."""
@@ -164,6 +166,8 @@ def split_words(text: str) -> list[str]:
     if (words := split_ascii(text)) is not None:
         return words
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    if folded.isalnum() and not _HAS_CJK.search(folded):
+        return [folded]
     found: list[str] = []
     for is_ascii, parts in groupby(folded.split(), str.isascii):
         joined = " ".join(parts)

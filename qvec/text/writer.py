@@ -36,9 +36,9 @@ from qvec.text.segments import (
 from qvec.text.sparse import sparse_vector
 
 PART_ROWS = 16_384  # the terms of this many rows are in memory at a time
-MERGE_RATIO = 3  # a segment is merged with later ones if it has less than this many times their postings
-SMALL = 4096  # segments with fewer postings together are merged whatever their sizes ...
-SMALL_SEGMENTS = 4  # ... when there are as many: a merge costs as much as the add of a row
+MERGE_RATIO = 1.25  # a segment is merged with later ones if it has less than this many times their postings
+SMALL = 4096  # segments with fewer postings together are merged whatever their sizes
+MIN_MERGED = 4  # segments that a commit merges: each posting is rewritten half as often as with two
 Rows = NDArray[np.int64]
 
 
@@ -174,10 +174,12 @@ class PostingsWriter:
         if self._analyzer is None:
             self._analyzer = Analyzer(options, self.name)
         analyzer = self._analyzer
-        batch, counts = TermBatch("text", analyzer.term_of), []
+        batch, counts = TermBatch("text", analyzer.words, analyzer.term_of), []
         for row, value in zip(rows, values, strict=True):
-            count = batch.add_text(row, value) if analyzer.is_unicode and isinstance(value, str) else -1
-            counts.append(batch.add_words(row, analyzer.words(value)) if count < 0 else count)
+            if analyzer.is_unicode and isinstance(value, str):
+                counts.append(batch.add_text(row, value))
+            else:
+                counts.append(batch.add_words(row, analyzer.words(value)))
         return batch, counts
 
     def _new_number(self) -> int:
@@ -214,8 +216,7 @@ class PostingsWriter:
             if start < len(segments) and not (similar and self._fits(postings + one.postings, docs + one.docs)):
                 break
             start, postings, docs = start - 1, postings + one.postings, docs + one.docs
-        merged = len(segments) - start
-        if merged > 1 and (merged >= SMALL_SEGMENTS or postings >= SMALL):
+        if len(segments) - start >= MIN_MERGED:
             self.merge(range(start, len(segments)))
         for i, segment in enumerate(self.state.segments):
             if 2 * segment.docs < segment.written:

@@ -113,16 +113,23 @@ static void load_factors(const qv_codec *codec, offset_factors *loaded) {
     }
 }
 
-/* The first centroid of the least key + half of its squared length. */
+/* The first centroid of the least key + half of its squared length. Eight are compared at a time; the arrays have space
+ * for a multiple of eight, and entries from n on do not count. */
 QV_INLINE int nearest(const float *keys, const float *half, int n) {
-    float sums[QV_MAX_CENTROIDS], least = INFINITY;
-    int found = 0;
-    for (int i = 0; i < n; i++) {
-        sums[i] = keys[i] + half[i];
-        least = sums[i] < least ? sums[i] : least;
+    const qv_mask8 within = {0, 1, 2, 3, 4, 5, 6, 7};
+    qv_lanes8 least = (qv_lanes8){0} + INFINITY;
+    qv_mask8 first = {0};
+    for (int i = 0; i < n; i += 8) {
+        qv_lanes8 sum = *(const qv_lanes8 *)(keys + i) + *(const qv_lanes8 *)(half + i);
+        qv_mask8 number = within + i, less = (sum < least) & (number < n);
+        least = (qv_lanes8)(((qv_mask8)sum & less) | ((qv_mask8)least & ~less));
+        first = (number & less) | (first & ~less);
     }
-    while (found < n && !(sums[found] <= least)) found++;
-    return found < n ? found : 0;
+    int found = 0;
+    for (int j = 1; j < 8; j++) {
+        if (least[j] < least[found] || (least[j] == least[found] && first[j] < first[found])) found = j;
+    }
+    return first[found];
 }
 
 QV_DEFINE_WIDE(static, int, nearest_best, (const float *keys, const float *half, int n), (keys, half, n), nearest)

@@ -60,9 +60,12 @@ typedef struct {
 QV_INLINE const float *qv_source_block(const qv_source *source, int i, float *buffer) {
     const float *block = qv_block(source->x, source->dim, i, buffer);
     if (source->center == NULL && source->unit == 1) return block;
-    for (int j = 0; j < QV_BLOCK; j++) buffer[j] = (float)(block[j] * source->unit);
+    if (source->unit != 1) {
+        for (int j = 0; j < QV_BLOCK; j++) buffer[j] = (float)(block[j] * source->unit);
+        block = buffer;
+    }
     if (source->center == NULL) return buffer;
-    for (int j = 0; j < QV_BLOCK; j++) buffer[j] -= source->center[i + j];
+    for (int j = 0; j < QV_BLOCK; j++) buffer[j] = block[j] - source->center[i + j];
     if (source->offset == NULL) return buffer;
     for (int j = 0; j < QV_BLOCK; j++) buffer[j] -= source->offset_step * (float)(source->offset[i + j] - QV_MIDPOINT);
     return buffer;

@@ -20,26 +20,31 @@ def split_ascii(text: str) -> list[str] | None:
         free(spans)
 
 
+_MAX_PARTS = 65536
+
+
 cdef class TermBatch:
     """The terms of a batch of rows, which become a segment. Rows are added in ascending order.
 
-    kind: "text" or "sparse". term_of: under text, called once for each different word (str): the term to store (str of at
+    kind: "text" or "sparse". words_of: under text, splits text that is not ASCII, or has a word longer than
+    MAX_TERM_BYTES; a part between spaces is split as it is in the whole text. term_of: under text, called once for each different word (str): the term to store (str of at
     most MAX_TERM_BYTES in UTF-8), or None to leave the word out; None: words are terms.
     """
 
     cdef qv_terms words, terms
     cdef uint32_t *numbers
     cdef uint32_t n_numbers, numbers_capacity
-    cdef object term_of
+    cdef object term_of, words_of
+    cdef dict _parts  # parts of texts that words_of has split: the numbers of their terms
     cdef readonly str kind
     cdef bytearray _lower
     cdef qv_span *_spans
     cdef size_t _room
 
-    def __cinit__(self, str kind not None, term_of=None):
+    def __cinit__(self, str kind not None, words_of=None, term_of=None):
         if kind not in _POSTING_KINDS:
             raise ValueError(f"kind must be text or sparse, got {kind!r}")
-        self.kind, self.term_of = kind, term_of
+        self.kind, self.words_of, self.term_of, self._parts = kind, words_of, term_of, {}
         memset(&self.words, 0, sizeof(self.words))
         memset(&self.terms, 0, sizeof(self.terms))
 
@@ -120,34 +125,79 @@ cdef class TermBatch:
             if self._spans == NULL:
                 self._room = 0
                 raise MemoryError()
-            self._lower = bytearray(size)
+            self._lower = bytearray(size + 8)
             self._room = size
         return 0
 
     def add_text(self, uint32_t row, str text not None) -> int:
-        """Add the words of ASCII text; returns the number of terms, or -1 if the text must be split by other means."""
+        """Add the words of a text; returns the number of terms."""
         cdef Py_ssize_t size
-        cdef int64_t n, i
-        cdef uint32_t number
-        cdef int count = 0
-        if not text.isascii():
-            return -1
         self._begin(row)
-        cdef const char *data = PyUnicode_AsUTF8AndSize(text, &size)
+        cdef const uint8_t *data = <const uint8_t *>PyUnicode_AsUTF8AndSize(text, &size)
         if size == 0:
             return 0
         self._reserve(size)
+        cdef int64_t count = self._add_ascii(row, data, size) if text.isascii() else -1
+        if count < 0:
+            count = self._add_parts(row, data, size)
+        if count:
+            self._end(row)
+        return count
+
+    cdef int64_t _add_ascii(self, uint32_t row, const uint8_t *data, size_t size) except -2:
+        """Add the words of ASCII text; returns the number of terms, or -1 if a word is too long."""
         cdef uint8_t *lower = <uint8_t *>self._lower
-        n = qv_split_ascii(<const uint8_t *>data, size, lower, self._spans)
+        cdef int64_t n = qv_split_ascii(data, size, lower, self._spans), i, count = 0
+        cdef uint32_t number
+        if n > 0 and self.term_of is None:
+            if qv_terms_add_words(&self.terms, row, lower, self._spans, n):
+                raise MemoryError()
+            return n
         for i in range(n):
             number = self._number(lower + self._spans[i].first, self._spans[i].last - self._spans[i].first)
             if number != 0xFFFFFFFF:
                 if qv_terms_add(&self.terms, number, row, 1):
                     raise MemoryError()
                 count += 1
-        if count:
-            self._end(row)
         return -1 if n < 0 else count
+
+    cdef int64_t _add_parts(self, uint32_t row, const uint8_t *data, size_t size) except -2:
+        """Add the words of a text whose parts between spaces are split one by one, since some are not ASCII."""
+        cdef size_t first, at = 0
+        cdef int64_t count = 0, added
+        cdef uint8_t any
+        while at < size:
+            first, any = at, 0
+            while at < size and data[at] != 32:
+                any |= data[at]
+                at += 1
+            if at > first:
+                added = -1 if any & 128 else self._add_ascii(row, data + first, at - first)
+                if added < 0:
+                    added = self._add_split(row, (<const char *>data)[first:at])
+                count += added
+            at += 1
+        return count
+
+    cdef int64_t _add_split(self, uint32_t row, bytes part) except -2:
+        """Add the words of a part that words_of splits."""
+        numbers = self._parts.get(part)
+        if numbers is None:
+            numbers = []
+            for word in self.words_of(part.decode()):
+                data = word.encode()
+                if len(data) > QV_TERM_MAX:
+                    raise ValueError(f"a word of {len(data)} bytes is longer than {QV_TERM_MAX}")
+                number = self._number(<const uint8_t *>PyBytes_AS_STRING(data), <unsigned>len(data))
+                if number != 0xFFFFFFFF:
+                    numbers.append(number)
+            if len(self._parts) == _MAX_PARTS:
+                self._parts.clear()
+            self._parts[part] = numbers
+        for number in <list>numbers:
+            if qv_terms_add(&self.terms, number, row, 1):
+                raise MemoryError()
+        return len(numbers)
 
     def add_words(self, uint32_t row, words) -> int:
         """Add words (a sequence of str without the character 0); returns the number of terms."""

@@ -4,18 +4,23 @@
 
 #include "text/packing.h"
 
-/* Room for `more` bytes at the end, which are zero; NULL if out of memory. */
-static uint8_t *grow(qv_encoder *encoder, qv_bytes *bytes, size_t more) {
-    if (encoder->failed) return NULL;
-    if (bytes->size + more > bytes->capacity) {
-        size_t capacity = 2 * bytes->capacity + more + 4096;
-        uint8_t *data = realloc(bytes->data, capacity);
-        if (data == NULL) {
-            encoder->failed = 1;
-            return NULL;
-        }
-        bytes->data = data, bytes->capacity = capacity;
+/* Room for `more` bytes behind the end. Returns -1 if out of memory. */
+static int reserve(qv_encoder *encoder, qv_bytes *bytes, size_t more) {
+    if (encoder->failed) return -1;
+    if (bytes->size + more <= bytes->capacity) return 0;
+    size_t capacity = 2 * bytes->capacity + more + 4096;
+    uint8_t *data = realloc(bytes->data, capacity);
+    if (data == NULL) {
+        encoder->failed = 1;
+        return -1;
     }
+    bytes->data = data, bytes->capacity = capacity;
+    return 0;
+}
+
+/* `more` bytes at the end, which are zero; NULL if out of memory. */
+static uint8_t *grow(qv_encoder *encoder, qv_bytes *bytes, size_t more) {
+    if (reserve(encoder, bytes, more)) return NULL;
     uint8_t *at = bytes->data + bytes->size;
     memset(at, 0, more);
     bytes->size += more;
@@ -31,14 +36,10 @@ static uint8_t *grow_in_part(qv_encoder *encoder, size_t more, uint32_t *at) {
     return grow(encoder, lists, more);
 }
 
-static void put_byte(qv_encoder *encoder, qv_bytes *bytes, uint8_t value) {
-    uint8_t *at = grow(encoder, bytes, 1);
-    if (at) *at = value;
-}
-
-static void put_varint(qv_encoder *encoder, qv_bytes *bytes, uint64_t value) {
-    for (; value > 127; value >>= 7) put_byte(encoder, bytes, (uint8_t)(value | 128));
-    put_byte(encoder, bytes, (uint8_t)value);
+static inline uint8_t *put_varint(uint8_t *to, uint64_t value) {
+    for (; value > 127; value >>= 7) *to++ = (uint8_t)(value | 128);
+    *to++ = (uint8_t)value;
+    return to;
 }
 
 void qv_encoder_begin(qv_encoder *encoder, int kind, uint32_t part_bytes, uint32_t first_row, uint32_t last_row,
@@ -82,19 +83,21 @@ static void end_group(qv_encoder *encoder) {
     group->size = encoder->in_group = 0;
 }
 
-static void put_inline(qv_encoder *encoder, const uint32_t *rows, const uint32_t *values, uint32_t n) {
+static uint8_t *put_inline(const qv_encoder *encoder, uint8_t *to, const uint32_t *rows, const uint32_t *values,
+                           uint32_t n) {
     uint32_t before = encoder->first_row;
     for (uint32_t i = 0; i < n; i++) {
         uint64_t step = rows[i] - before;
         before = rows[i];
         if (encoder->kind == QV_SPARSE) {
-            put_varint(encoder, &encoder->group, step);
-            put_byte(encoder, &encoder->group, (uint8_t)values[i]);
+            to = put_varint(to, step);
+            *to++ = (uint8_t)values[i];
         } else {
-            put_varint(encoder, &encoder->group, 2 * step + (values[i] > 1));
-            if (values[i] > 1) put_varint(encoder, &encoder->group, values[i]);
+            to = put_varint(to, 2 * step + (values[i] > 1));
+            if (values[i] > 1) to = put_varint(to, values[i]);
         }
     }
+    return to;
 }
 
 /* Fill in an entry of the directory, and pack the block that it describes. */
@@ -145,30 +148,41 @@ static uint32_t put_list(qv_encoder *encoder, const uint32_t *rows, const uint32
     return at;
 }
 
+/* Bytes of a term in the dictionary: at most 3 of its header, 5 of its count, 4 of its scale, 4 of its position. */
+#define TERM_BYTES (16 + QV_TERM_MAX)
+#define INLINE_BYTES (10 * QV_INLINE_MAX)
+
 void qv_encoder_add(qv_encoder *encoder, const uint8_t *term, unsigned size, float scale, const uint32_t *rows,
                     const uint32_t *values, uint32_t n) {
     qv_bytes *group = &encoder->group;
     if (encoder->failed || n == 0) return;
+    uint32_t at = n <= QV_INLINE_MAX ? 0 : put_list(encoder, rows, values, n);
+    if (reserve(encoder, group, TERM_BYTES + INLINE_BYTES)) return;
+    uint8_t *to = group->data + group->size;
     unsigned shared = 0;
     if (encoder->in_group == 0) {
-        put_byte(encoder, group, 0);
+        *to++ = 0;
     } else {
         while (shared < size && shared < encoder->last_size && term[shared] == encoder->last[shared]) shared++;
     }
-    put_byte(encoder, group, (uint8_t)shared);
-    put_byte(encoder, group, (uint8_t)(size - shared));
-    uint8_t *to = grow(encoder, group, size - shared);
-    if (to) memcpy(to, term + shared, size - shared);
-    put_varint(encoder, group, n);
-    if (encoder->kind == QV_SPARSE && (to = grow(encoder, group, 4)) != NULL) memcpy(to, &scale, 4);
-    if (n <= QV_INLINE_MAX) {
-        put_inline(encoder, rows, values, n);
-    } else {
-        uint32_t at = put_list(encoder, rows, values, n);
-        if ((to = grow(encoder, group, 4)) != NULL) qv_put32(to, at);
+    *to++ = (uint8_t)shared;
+    *to++ = (uint8_t)(size - shared);
+    memcpy(to, term + shared, size - shared);
+    to = put_varint(to + (size - shared), n);
+    if (encoder->kind == QV_SPARSE) {
+        memcpy(to, &scale, 4);
+        to += 4;
     }
+    if (n <= QV_INLINE_MAX) {
+        to = put_inline(encoder, to, rows, values, n);
+    } else {
+        qv_put32(to, at);
+        to += 4;
+    }
+    group->size = (size_t)(to - group->data);
     memcpy(encoder->last, term, size);
     encoder->last_size = size;
+    encoder->last_head = qv_head_of(term, size);
     encoder->n_terms++, encoder->n_postings += n;
     if (++encoder->in_group == QV_GROUP_TERMS) end_group(encoder);
 }

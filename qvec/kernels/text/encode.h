@@ -21,6 +21,7 @@ typedef struct {
     uint32_t *offsets, n_offsets, offsets_capacity, n_dictionary, in_group;
     uint8_t last[256];
     unsigned last_size;
+    uint64_t last_head;
 } qv_encoder;
 
 /* Begin a segment of rows first to last. lengths: NULL under sparse. */

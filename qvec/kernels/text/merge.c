@@ -25,8 +25,12 @@ static int reserve(postings *of, size_t n) {
     return 0;
 }
 
-/* Keep the postings of valid rows among n new ones at the end. Returns -1 if rows do not ascend. */
-static int keep_valid(postings *of, int n, const qv_rows *valid) {
+/* Keep the postings of valid rows among n new ones at the end. */
+static void keep_valid(postings *of, int n, const qv_rows *valid) {
+    if (valid->words == NULL) {
+        of->n += (size_t)n;
+        return;
+    }
     size_t kept = of->n;
     for (int i = 0; i < n; i++) {
         uint32_t row = of->rows[of->n + i];
@@ -36,7 +40,6 @@ static int keep_valid(postings *of, int n, const qv_rows *valid) {
         }
     }
     of->n = kept;
-    return 0;
 }
 
 static int append_list(postings *of, const qv_segment *segment, const qv_plist *list, const qv_rows *valid) {
@@ -44,7 +47,9 @@ static int append_list(postings *of, const qv_segment *segment, const qv_plist *
     if (reserve(of, of->n + list->count + QV_POSTINGS)) return QV_ENCODE_NO_MEMORY;
     if (list->inline_at) {
         int n = qv_plist_inline(segment, list, of->rows + of->n, of->values + of->n);
-        return n < 0 ? QV_ENCODE_DAMAGED : keep_valid(of, n, valid);
+        if (n < 0) return QV_ENCODE_DAMAGED;
+        keep_valid(of, n, valid);
+        return 0;
     }
     const uint8_t *directory = qv_plist_directory(segment, list);
     if (directory == NULL) return QV_ENCODE_DAMAGED;
@@ -80,6 +85,7 @@ static int sort_rows(postings *of) {
 }
 
 static int order_of(const qv_dictionary *a, const qv_dictionary *b) {
+    if (a->head != b->head) return a->head < b->head ? -1 : 1;
     int order = memcmp(a->term, b->term, a->size < b->size ? a->size : b->size);
     return order ? order : (int)a->size - (int)b->size;
 }
@@ -92,6 +98,14 @@ static void scale_values(postings *of, size_t from, float scale, float target) {
         float value = (float)of->values[i] * ratio + 0.5f;
         of->values[i] = value < 1 ? 1 : value > 255 ? 255 : (uint32_t)value;
     }
+}
+
+/* Whether a term follows those that the encoder has. */
+static int is_after(const qv_encoder *encoder, const qv_dictionary *next) {
+    if (encoder->n_terms == 0 || next->head > encoder->last_head) return 1;
+    unsigned shorter = next->size < encoder->last_size ? next->size : encoder->last_size;
+    int order = memcmp(next->term, encoder->last, shorter);
+    return order > 0 || (order == 0 && next->size > encoder->last_size);
 }
 
 /* Merge the lists of one term: those of the dictionaries in `at`. */
@@ -113,6 +127,16 @@ static int merge_term(qv_encoder *encoder, qv_dictionary *const *at, const qv_ro
     return encoder->failed ? QV_ENCODE_NO_MEMORY : 0;
 }
 
+/* The same for a list of one posting, which most lists of small segments are. */
+static int merge_posting(qv_encoder *encoder, const qv_dictionary *at, const qv_rows *valid) {
+    uint32_t row, value;
+    if (qv_plist_inline(at->segment, &at->list, &row, &value) < 0) return QV_ENCODE_DAMAGED;
+    if (!qv_rows_have(valid, row)) return 0;
+    if (row < encoder->first_row || row > encoder->last_row) return QV_ENCODE_DAMAGED;
+    qv_encoder_add(encoder, at->term, at->size, at->list.scale, &row, &value, 1);
+    return encoder->failed ? QV_ENCODE_NO_MEMORY : 0;
+}
+
 int qv_merge(qv_encoder *encoder, const qv_segment *segments, const qv_rows *valid, int n) {
     qv_dictionary *all = calloc((size_t)n + 1, sizeof *all);
     qv_dictionary **at = malloc(((size_t)n + 1) * sizeof *at);
@@ -126,23 +150,17 @@ int qv_merge(qv_encoder *encoder, const qv_segment *segments, const qv_rows *val
         if (found < 0) status = QV_ENCODE_DAMAGED;
         if (found > 0) open[n_open++] = i;
     }
-    uint8_t last[256];
-    unsigned last_size = 0;
     while (n_open && status == 0) {
-        int least = open[0], n_equal = 0, still = 0;
-        for (int i = 1; i < n_open; i++)
-            if (order_of(all + open[i], all + least) < 0) least = open[i];
+        int n_equal = 0, still = 0;
         for (int i = 0; i < n_open; i++) {
-            if (order_of(all + open[i], all + least) == 0)
-                at[n_equal] = all + open[i], rows[n_equal++] = valid + open[i];
+            qv_dictionary *one = all + open[i];
+            int order = n_equal ? order_of(one, at[0]) : -1;
+            if (order < 0) n_equal = 0;
+            if (order <= 0) at[n_equal] = one, rows[n_equal++] = valid + open[i];
         }
-        const qv_dictionary *next = at[0];
-        unsigned shorter = next->size < last_size ? next->size : last_size;
-        int order = memcmp(next->term, last, shorter);
-        if (last_size && (order < 0 || (order == 0 && next->size <= last_size))) status = QV_ENCODE_DAMAGED;
-        memcpy(last, next->term, next->size);
-        last_size = next->size;
-        if (status == 0) status = merge_term(encoder, at, rows, n_equal, &of);
+        if (!is_after(encoder, at[0])) status = QV_ENCODE_DAMAGED;
+        else if (n_equal == 1 && at[0]->list.count == 1) status = merge_posting(encoder, at[0], rows[0]);
+        else status = merge_term(encoder, at, rows, n_equal, &of);
         for (int i = 0, used = 0; i < n_open && status == 0; i++) {
             if (used < n_equal && all + open[i] == at[used]) {
                 used++;

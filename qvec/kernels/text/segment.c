@@ -162,6 +162,7 @@ int qv_dictionary_next(qv_dictionary *d) {
     }
     d->next = read_term(d->next, d->end, segment->kind, d->term, &d->size, &d->list);
     d->left--;
+    d->head = qv_head_of(d->term, d->size);
     return d->next == NULL ? -1 : 1;
 }
 

@@ -47,6 +47,7 @@ typedef struct {
     const uint8_t *first, *end, *next;    /* of the part; the next term */
     uint8_t term[256];
     unsigned size;
+    uint64_t head; /* of the term */
     qv_plist list;
 } qv_dictionary;
 
@@ -76,11 +77,30 @@ static inline uint32_t qv_get32(const uint8_t *at) {
 
 static inline void qv_put32(uint8_t *at, uint32_t value) { memcpy(at, &value, sizeof value); }
 
+/* The first eight bytes of a term as a number, whose order is that of the bytes; zeros follow a shorter term. */
+static inline uint64_t qv_head_of(const uint8_t *term, unsigned size) {
+    uint64_t head = 0;
+    if (size >= 8) {
+        memcpy(&head, term, 8);
+    } else if (size >= 4) {
+        uint32_t first, last;
+        memcpy(&first, term, 4), memcpy(&last, term + size - 4, 4);
+        head = first | (uint64_t)last << (8 * size - 32);
+    } else {
+        for (unsigned i = 0; i < size; i++) head |= (uint64_t)term[i] << 8 * i;
+    }
+    return __builtin_bswap64(head);
+}
+
 static inline uint32_t qv_plist_blocks(const qv_plist *list) { return (list->count + QV_POSTINGS - 1) / QV_POSTINGS; }
 
 /* Read a varint of at most 35 bits. Returns the address after it, or NULL. */
 static inline const uint8_t *qv_get_varint(const uint8_t *at, const uint8_t *end, uint64_t *value) {
     uint64_t sum = 0;
+    if (at < end && *at < 128) { /* most have one byte */
+        *value = *at;
+        return at + 1;
+    }
     for (int shift = 0; shift < 35; shift += 7) {
         if (at >= end) return NULL;
         sum |= (uint64_t)(*at & 127) << shift;

@@ -17,11 +17,17 @@ typedef struct {
  * alone is no word. */
 int64_t qv_split_ascii(const uint8_t *text, size_t size, uint8_t *lower, qv_span *spans);
 
+/* A term: its first eight bytes as a big-endian number, its bytes from `start` on, and their number. */
+typedef struct {
+    uint64_t head;
+    uint32_t start, size;
+} qv_term;
+
 /* A set of terms with numbers from 0, and pairs of terms and rows in the order in which they came. */
 typedef struct {
-    qv_bytes bytes;   /* of all terms */
-    uint64_t *starts; /* of each term in bytes; its size in the upper 16 bits */
-    uint32_t *table;  /* open addressing: number + 1 of a term, 0: free */
+    qv_bytes bytes; /* of all terms, less than 4 GiB */
+    qv_term *entries;
+    uint32_t *table; /* open addressing: number + 1 of a term, 0: free */
     uint32_t n_terms, terms_capacity, table_size;
     uint32_t *pair_terms, *pair_rows, *pair_values;
     size_t n_pairs, pairs_capacity;
@@ -37,6 +43,9 @@ uint32_t qv_terms_number(qv_terms *terms, const uint8_t *term, unsigned size);
 /* Add a pair. Rows ascend. Under text a term may come several times in a row, and value is 1; under sparse it comes once,
  * and value is the bits of its weight, a float above zero. */
 int qv_terms_add(qv_terms *terms, uint32_t term, uint32_t row, uint32_t value);
+
+/* Add pairs of words of text, which has 8 bytes of room behind them, and a row. Returns 0 or -1. */
+int qv_terms_add_words(qv_terms *terms, uint32_t row, const uint8_t *text, const qv_span *spans, size_t n);
 
 /* Write a segment of all pairs. Returns 0 or -1. */
 int qv_terms_encode(const qv_terms *terms, qv_encoder *encoder);

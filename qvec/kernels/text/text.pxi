@@ -58,6 +58,7 @@ cdef extern from "text/terms.h" nogil:
     void qv_terms_free(qv_terms *)
     uint32_t qv_terms_number(qv_terms *, const uint8_t *, unsigned)
     int qv_terms_add(qv_terms *, uint32_t, uint32_t, uint32_t)
+    int qv_terms_add_words(qv_terms *, uint32_t, const uint8_t *, const qv_span *, size_t)
     int qv_terms_encode(const qv_terms *, qv_encoder *)
 
 cdef extern from "search/pool.h" nogil:
