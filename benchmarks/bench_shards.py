@@ -4,8 +4,8 @@
 
 Vectors are mixtures of the rows of a real set, in collections of int8 codes, a graph and float16 originals. Costs of a
 row are slopes between the sizes (least squares), those of a search a line over the logarithm of the size. CPU seconds
-are those of the process. `--recall` measures, on the real set, how many of 32 shards by cluster a search has to ask; `--seeds N`
-repeats the division with N seeds, and searches the vectors of the asked shards exactly.
+are those of the process. `--recall` measures, on the real set, how many of 32 shards by cluster a search has to ask;
+`--seeds N` repeats the division with N seeds, and searches the vectors of the asked shards exactly.
 """
 
 from __future__ import annotations
@@ -144,9 +144,7 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", type=int, default=[12_500, 25_000, 50_000])
     parser.add_argument("--total", nargs="+", type=float, default=[1e7, 1e8, 1e9])
     parser.add_argument("--recall", action="store_true")
-    parser.add_argument(
-        "--seeds", type=int, default=0, help="only the recall of exact searches, for as many partitions"
-    )
+    parser.add_argument("--seeds", type=int, default=0, help="only the recall of exact searches, of N partitions")
     args = parser.parse_args()
     work = Path(tempfile.mkdtemp(prefix="qvec-shards-"))
     try:

@@ -94,7 +94,7 @@ def to_json(id: object, payload: Payload | None) -> str:
 
 
 def sparse_lists(value: Any) -> Any:
-    """Lists of the ids and weights of a sparse vector, if the value is one as payloads store it (qvec/text/sparse.py)."""
+    """Ids and weights of a sparse vector as lists, if the value is one as payloads store it (qvec/text/sparse.py)."""
     if not isinstance(value, dict) or not {"ids", "weights"} <= value.keys() <= {"ids", "weights", "scale"}:
         return value
     ids, weights, scale = value["ids"], value["weights"], value.get("scale", 1.0)
