@@ -179,7 +179,7 @@ def test_a_block_found_by_key_is_served_though_its_page_number_is_wrong() -> Non
 def test_resident_rows_outlive_the_file_until_they_change() -> None:
     file, writer, rows, chunk, crc = stored()
     reader = reader_of(file, chunk, crc)
-    make_resident([reader])
+    make_resident([reader], file.fd)
     copy = reader.clone()
     writer.write(0, np.zeros((1, STRIDE), np.uint8))
     newer = commit(file, writer, 8)

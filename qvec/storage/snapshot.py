@@ -39,14 +39,14 @@ class Snapshot(SnapshotBase):
     def reside(self, columns: Iterable[Column], budget: int | None = None) -> None:
         """Copy columns to memory for this snapshot and all later ones. A write transaction ignores the call.
 
-        ``budget``: bytes of memory for all copies of this view, of which as much is used as the columns need, in their
-        order. None: all columns are copied.
+        ``budget``: bytes of memory for all copies of this view, which columns use in their order. None: all columns are
+        copied.
         """
         self.live()
         if not self.view.writable:
             with self.env.lock:
                 left = None if budget is None else max(0, budget - self.resident_bytes)
-                make_resident(columns, left)
+                make_resident(columns, self.env.pair.data_fd, left)
 
     @property
     def resident_bytes(self) -> int:

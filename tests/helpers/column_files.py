@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import mmap
+import os
+import tempfile
 
 import numpy as np
 
@@ -15,8 +17,14 @@ class File:
     """Pages in memory, laid out as LMDB lays out overflow values: page number first, value 16 bytes on."""
 
     def __init__(self, n_pages: int = 64) -> None:
-        self.bytes = np.frombuffer(mmap.mmap(-1, n_pages * PSIZE), np.uint8)  # shared: released pages are reused
+        self.fd, name = tempfile.mkstemp()
+        os.unlink(name)
+        os.truncate(self.fd, n_pages * PSIZE)
+        self.bytes = np.frombuffer(mmap.mmap(self.fd, n_pages * PSIZE), np.uint8)  # shared: released pages are reused
         self.next_page = 2
+
+    def __del__(self) -> None:
+        os.close(self.fd)
 
     def put(self, value: memoryview | bytes, page: int | None = None) -> memoryview:
         if page is None:

@@ -25,6 +25,9 @@ uint32_t qv_block_crc(const uint8_t *value);
 /* With row sums: whether a row is that of position `at` in the block with checksum `crc`. */
 int qv_row_intact(const qv_column *col, const uint8_t *row, uint32_t crc, uint32_t at);
 
+/* Note the first block that failed to resolve. Returns NULL. */
+uint8_t *qv_fail(qv_column *col, uint32_t block);
+
 /* Verify a block and its rows again when they are read next. */
 void qv_forget(qv_column *col, uint32_t block);
 

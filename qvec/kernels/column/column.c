@@ -114,20 +114,20 @@ int qv_column_resize(qv_column *col, uint32_t n_blocks) {
     return 0;
 }
 
-static uint8_t *fail(qv_column *col, uint32_t block) {
+uint8_t *qv_fail(qv_column *col, uint32_t block) {
     int64_t none = -1;
     __atomic_compare_exchange_n(&col->bad_block, &none, (int64_t)block, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
     return NULL;
 }
 
 uint8_t *qv_resolve(qv_column *col, uint32_t block) {
-    if (block >= col->n_blocks) return fail(col, block);
+    if (block >= col->n_blocks) return qv_fail(col, block);
     qv_entry entry = col->entries[block];
-    if (entry.pgno == 0) return col->scratch ? qv_touch(col, block) : fail(col, block);
+    if (entry.pgno == 0) return col->scratch ? qv_touch(col, block) : qv_fail(col, block);
     const uint8_t *value = qv_stored_value(col, block);
-    if (value == NULL) return fail(col, block);
+    if (value == NULL) return qv_fail(col, block);
     qv_request(value - QV_PAGE_HEADER, qv_slot_size(col));
-    if (!qv_block_intact(col, block, value, entry.crc, col->verify)) return fail(col, block);
+    if (!qv_block_intact(col, block, value, entry.crc, col->verify)) return qv_fail(col, block);
     uint8_t *first = (uint8_t *)value + QV_BLOCK_HEADER;
     /* a thread of the writer may have made a private copy meanwhile, which must win */
     uint8_t *unresolved = NULL;
@@ -161,13 +161,13 @@ const uint8_t *qv_resolve_row(qv_column *col, uint32_t row) {
     }
     const uint8_t *address = value + QV_BLOCK_HEADER + (size_t)at * col->stride;
     if (is_checked(col, block, at)) return address;
-    if (!qv_row_intact(col, address, col->entries[block].crc, at)) return fail(col, block);
+    if (!qv_row_intact(col, address, col->entries[block].crc, at)) return qv_fail(col, block);
     if (mark_checked(col, block, at) >= col->whole_after && col->whole_after && !qv_resolve(col, block)) return NULL;
     return address;
 }
 
 uint8_t *qv_touch(qv_column *col, uint32_t block) {
-    if (block >= col->n_blocks) return fail(col, block);
+    if (block >= col->n_blocks) return qv_fail(col, block);
     const uint8_t *rows = __atomic_load_n(&col->table[block], __ATOMIC_RELAXED);
     if (rows == NULL && col->entries[block].pgno != 0 && (rows = qv_resolve(col, block)) == NULL) return NULL;
     uint8_t *value = take_slot(col);

@@ -50,7 +50,8 @@ typedef struct {
     int row_sums;       /* whether rows end with their checksums */
     uint64_t *checked;  /* with row sums: a bit for each row that was verified alone, `words` for each block */
     uint32_t words;
-    uint32_t whole_after; /* verify a block when so many of its rows were verified alone; 0: never */
+    int distant; /* whether walks request rows again that were read before: a budget of memory was too small for all */
+    uint32_t whole_after; /* verify a block after this number of its rows was verified alone; 0: never */
     qv_arena arena;
     int verify;        /* check crc when resolving */
     int64_t bad_block; /* first block that failed to resolve, -1: none */
@@ -113,9 +114,9 @@ typedef struct {
     uint32_t n_blocks;
 } qv_copy;
 
-/* Copy blocks of columns in the order of the file, verified, and read them from there. -1: a block is damaged
- * (bad_block), or out of memory. */
-int qv_columns_copy(const qv_copy *copies, uint32_t n);
+/* Copy blocks of columns from an open file, in its order, verified, and read them from there. -1: a block is damaged
+ * (bad_block), or out of memory. The columns have the same page size. */
+int qv_columns_copy(const qv_copy *copies, uint32_t n, int fd);
 
 static inline uint32_t qv_block_of(const qv_column *col, uint32_t row) {
     return (uint32_t)((uint64_t)row * col->magic >> col->shift);

@@ -36,6 +36,7 @@ cdef extern from "column/column.h" nogil:
         uint64_t *checked
         uint32_t words
         uint32_t whole_after
+        int distant
     ctypedef struct qv_copy:
         qv_column *col
         uint8_t *region
@@ -56,7 +57,7 @@ cdef extern from "column/column.h" nogil:
     uint32_t qv_chunk_entries(uint32_t)
     uint32_t qv_chunk_pack(const qv_column *, uint32_t, uint64_t, uint8_t *)
     int qv_chunk_load(qv_column *, uint32_t, const uint8_t *, uint32_t)
-    int qv_columns_copy(const qv_copy *, uint32_t)
+    int qv_columns_copy(const qv_copy *, uint32_t, int)
     const uint8_t *qv_row(qv_column *, uint32_t)
     const uint8_t *qv_lone_row(qv_column *, uint32_t)
     void qv_request_row(const qv_column *, uint32_t)
@@ -309,7 +310,7 @@ cdef class Column:
                 memcpy(other.c.checked, self.c.checked, <size_t>self.c.n_blocks * self.c.words * sizeof(uint64_t))
         other.c.map = self.c.map
         other.c.map_size = self.c.map_size
-        other.c.whole_after, other.region = self.c.whole_after, self.region
+        other.c.whole_after, other.c.distant, other.region = self.c.whole_after, self.c.distant, self.region
         return other
 
     def check(self, block: int) -> bool:
@@ -423,10 +424,10 @@ cdef size_t _pitch(Column column):
     return (<size_t>column.c.stride * column.c.rows_per_block + 63) // 64 * 64
 
 
-def make_resident(columns, budget: int | None = None) -> None:
+def make_resident(columns, int fd, budget: int | None = None) -> None:
     """Copy columns into huge pages, in the order of the file, and read them from there until they change.
 
-    All copied blocks are verified. budget: bytes of memory for all copies; the first blocks of a column are copied if
+    All copied blocks are verified. fd: the open file that the columns are attached to. budget: bytes of memory for all copies; the first blocks of a column are copied if
     the rest of the budget is too small for it. None: all blocks of all columns. Columns that have a copy are skipped.
     """
     cdef Column column
@@ -441,7 +442,7 @@ def make_resident(columns, budget: int | None = None) -> None:
         copies[n].col, copies[n].region, copies[n].pitch, copies[n].n_blocks = &column.c, region.memory, _pitch(column), blocks
         n += 1
     with nogil:
-        failed = qv_columns_copy(copies, n)
+        failed = qv_columns_copy(copies, n, fd)
     free(copies)
     for column, region, _ in chosen:  # also after an error: some blocks are read from there
         column.region = region
@@ -463,6 +464,7 @@ cdef list _regions(columns, budget):
         if budget is not None:
             blocks = min(blocks, budget // pitch)
             budget -= blocks * pitch
+            column.c.distant = blocks < column.c.n_blocks
         if blocks:
             chosen.append((column, _Region(blocks * pitch), blocks))
     return chosen

@@ -1,14 +1,18 @@
 /* Reading ahead: requests of rows, and copies of columns in the order of the file. */
 #include "column/block.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "column/memory.h"
 
 #define AHEAD ((uint64_t)8 << 20)   /* bytes that are requested before they are copied */
-#define AT_ONCE ((uint64_t)1 << 20) /* of them in one request, if they are adjacent */
+#define AT_ONCE ((uint64_t)1 << 20) /* of them in one call, if blocks are adjacent */
+#define LARGEST_RUN QV_HUGE_PAGE    /* the limit for a single block */
 
 void qv_request(const uint8_t *bytes, size_t n) {
     size_t page = qv_page_size();
@@ -34,7 +38,7 @@ static int by_page(const void *a, const void *b) {
     return x->pgno < y->pgno ? -1 : x->pgno > y->pgno;
 }
 
-/* The stored blocks to copy, in the order of the file; their number, or -1 if out of memory. */
+/* The blocks to copy, in the order of the file; their number, or -1 if out of memory. */
 static int64_t collect(const qv_copy *copies, uint32_t n, place **places) {
     size_t most = 1, found = 0;
     for (uint32_t i = 0; i < n; i++) most += copies[i].n_blocks;
@@ -47,51 +51,94 @@ static int64_t collect(const qv_copy *copies, uint32_t n, place **places) {
     return (int64_t)found;
 }
 
-/* Request the places from `next` on, up to AHEAD bytes past `now`; adjacent ones together. Returns the next place. */
-static int64_t request_ahead(const qv_copy *copies, const place *places, int64_t n, int64_t now, int64_t next) {
-    uint64_t psize = copies[0].col->psize, limit = places[now].pgno * psize + AHEAD;
-    while (next < n && places[next].pgno * psize < limit) {
-        const qv_column *col = copies[places[next].copy].col;
-        const uint8_t *first = qv_stored_value(col, places[next].block);
-        size_t bytes = 0;
-        uint64_t end = places[next].pgno * psize;
-        for (; next < n && places[next].pgno * psize == end && bytes < AT_ONCE; next++) {
-            bytes += qv_slot_size(copies[places[next].copy].col);
-            end = places[next].pgno * psize + qv_slot_size(copies[places[next].copy].col);
-        }
-        if (first && (uint64_t)(first - col->map) + bytes <= col->map_size) qv_request(first - QV_PAGE_HEADER, bytes);
+/* A run of adjacent blocks that are read together: their places, and their bytes in the file. */
+typedef struct {
+    int64_t first, n;
+    uint64_t offset, bytes;
+} run;
+
+static run run_from(const qv_copy *copies, const place *places, int64_t n, int64_t first) {
+    run r = {.first = first, .offset = (uint64_t)places[first].pgno * copies[0].col->psize};
+    for (int64_t i = first; i < n; i++) {
+        size_t bytes = qv_slot_size(copies[places[i].copy].col);
+        if ((uint64_t)places[i].pgno * copies[0].col->psize != r.offset + r.bytes) break;
+        if (r.n > 0 && r.bytes + bytes > AT_ONCE) break;
+        r.n++;
+        r.bytes += bytes;
+    }
+    return r;
+}
+
+/* Request the runs from place `next` on, up to AHEAD bytes past the offset `now`. Returns the next place. */
+static int64_t request_ahead(const qv_copy *copies, const place *places, int64_t n, uint64_t now, int64_t next,
+                             int fd) {
+    while (next < n) {
+        run r = run_from(copies, places, n, next);
+        if (r.offset >= now + AHEAD) break;
+#if defined(POSIX_FADV_WILLNEED)
+        posix_fadvise(fd, (off_t)r.offset, (off_t)r.bytes, POSIX_FADV_WILLNEED); /* advice only */
+#else
+        (void)fd;
+#endif
+        next += r.n;
     }
     return next;
 }
 
-/* Unmap the pages of a block that was read once, so that they do not count as memory of this process. */
-static void unmap_block(const qv_column *col, const uint8_t *first) {
-    size_t page = qv_page_size();
-    uintptr_t start = (uintptr_t)first / page * page,
-              end = (uintptr_t)first + (size_t)col->stride * col->rows_per_block;
-    madvise((void *)start, end - start, MADV_DONTNEED); /* the page cache still has them */
-}
-
-static int copy_block(const qv_copy *copy, uint32_t block) {
-    qv_column *col = copy->col;
-    const uint8_t *first = col->table[block] ? col->table[block] : qv_resolve(col, block);
-    if (first == NULL) return -1;
-    uint8_t *to = copy->region + block * copy->pitch;
-    memcpy(to, first, (size_t)col->stride * col->rows_per_block);
-    if (qv_in_map(col, first)) unmap_block(col, first);
-    col->table[block] = to;
+static int read_all(int fd, uint8_t *to, uint64_t bytes, uint64_t offset) {
+    while (bytes > 0) {
+        ssize_t got = pread(fd, to, bytes, (off_t)offset);
+        if (got < 0 && errno == EINTR) continue;
+        if (got <= 0) return -1;
+        to += got;
+        bytes -= (uint64_t)got;
+        offset += (uint64_t)got;
+    }
     return 0;
 }
 
-int qv_columns_copy(const qv_copy *copies, uint32_t n) {
-    place *places;
-    int64_t found = collect(copies, n, &places), next = 0;
-    int status = found < 0 ? -1 : 0;
-    for (int64_t now = 0; now < found && !status; now++) {
-        if (now >= next) next = now;
-        next = request_ahead(copies, places, found, now, next);
-        status = copy_block(&copies[places[now].copy], places[now].block);
+static int is_stored(const qv_column *col, uint32_t block) {
+    return col->entries[block].pgno != 0 && qv_stored_value(col, block) != NULL;
+}
+
+/* Verify a block that was read from the file, and copy it. */
+static int keep_block(const qv_copy *copy, uint32_t block, const uint8_t *slot) {
+    qv_column *col = copy->col;
+    const uint8_t *value = slot + QV_PAGE_HEADER;
+    if (!qv_block_intact(col, block, value, col->entries[block].crc, col->verify)) return -1;
+    uint8_t *to = copy->region + block * copy->pitch;
+    memcpy(to, value + QV_BLOCK_HEADER, (size_t)col->stride * col->rows_per_block);
+    __atomic_store_n(&col->table[block], to, __ATOMIC_RELEASE);
+    return 0;
+}
+
+static int copy_run(const qv_copy *copies, const place *places, run r, uint8_t *buffer, int fd) {
+    for (int64_t i = r.first; i < r.first + r.n; i++) {
+        qv_column *col = copies[places[i].copy].col;
+        if (!is_stored(col, places[i].block)) return qv_fail(col, places[i].block), -1;
     }
+    if (read_all(fd, buffer, r.bytes, r.offset))
+        return qv_fail(copies[places[r.first].copy].col, places[r.first].block), -1;
+    for (int64_t i = r.first; i < r.first + r.n; i++) {
+        const qv_copy *copy = &copies[places[i].copy];
+        if (keep_block(copy, places[i].block, buffer)) return qv_fail(copy->col, places[i].block), -1;
+        buffer += qv_slot_size(copy->col);
+    }
+    return 0;
+}
+
+int qv_columns_copy(const qv_copy *copies, uint32_t n, int fd) {
+    place *places = NULL;
+    int64_t found = collect(copies, n, &places), next = 0;
+    uint8_t *buffer = malloc(LARGEST_RUN);
+    int status = found < 0 || buffer == NULL ? -1 : 0;
+    for (int64_t now = 0; now < found && !status;) {
+        run r = run_from(copies, places, found, now);
+        next = request_ahead(copies, places, found, r.offset, next < now ? now : next, fd);
+        status = copy_run(copies, places, r, buffer, fd);
+        now += r.n;
+    }
+    free(buffer);
     free(places);
     return status;
 }

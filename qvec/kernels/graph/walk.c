@@ -21,19 +21,21 @@ static int unvisited(const qv_graph *graph, const uint32_t *list, qv_visited *vi
     return n;
 }
 
-/* Request the rows of blocks that were not verified yet, so that the first searches read the codes of a list together. */
-static void request_unread(qv_column *codes, const uint32_t *rows, int n) {
+/* Request the rows of blocks that were not verified yet, so that the first searches read the codes of a list together.
+ * If memory is too small for the codes, also those that were. */
+static void request_rows(const qv_column *column, const uint32_t *rows, int n) {
     for (int i = 0; i < n; i++)
-        if (codes->table[qv_block_of(codes, rows[i])] == NULL) qv_request_row(codes, rows[i]);
+        if (column->distant || column->table[qv_block_of(column, rows[i])] == NULL) qv_request_row(column, rows[i]);
 }
 
 /* Collect the unvisited neighbors of a row and prefetch their codes. */
 static int stage_hop(const qv_graph *graph, uint32_t node, int stage, qv_scratch *s) {
+    if (s->requests) request_rows(graph->adjacency, &node, 1);
     const uint32_t *list = (const uint32_t *)qv_row(graph->adjacency, node);
     if (!list) return QV_DAMAGED;
     uint32_t *rows = s->row[stage];
     int n = unvisited(graph, list, &s->visited, rows);
-    if (s->requests) request_unread(graph->codes, rows, n);
+    if (s->requests) request_rows(graph->codes, rows, n);
     for (int i = 0; i < n; i++) {
         const uint8_t *address = qv_lone_row(graph->codes, rows[i]);
         if (!address) return QV_DAMAGED;

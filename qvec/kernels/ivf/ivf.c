@@ -55,7 +55,7 @@ static int stage_entries(search *f, const qv_list_block *block, uint32_t places)
         uint32_t row = block->rows[__builtin_ctz(places)];
         if (row >= f->ivf->lists.n || qv_is_excluded(&f->params->selection, row) || qv_visit(&s->visited, row))
             continue;
-        const uint8_t *address = qv_lone_row(f->rows, row);
+        const uint8_t *address = s->requests ? qv_lone_row(f->rows, row) : qv_row(f->rows, row);
         if (!address) return QV_DAMAGED;
         qv_prefetch_row(address, (size_t)f->codec->stride);
         s->row[f->stage][f->staged] = row;

@@ -28,7 +28,8 @@ static int row_addresses(qv_column *vectors, const uint64_t *slots, int n, size_
                          const uint8_t **address) {
     for (int i = 0; requests && i < n; i++) qv_request_row(vectors, qv_candidate_row(slots[i]));
     for (int i = 0; i < n; i++) {
-        address[i] = qv_lone_row(vectors, qv_candidate_row(slots[i]));
+        uint32_t row = qv_candidate_row(slots[i]);
+        address[i] = requests ? qv_lone_row(vectors, row) : qv_row(vectors, row);
         if (!address[i]) return QV_DAMAGED;
         if (i < QV_AHEAD) qv_prefetch_row(address[i], bytes);
     }
