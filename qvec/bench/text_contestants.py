@@ -120,7 +120,7 @@ def index_lancedb(texts: Sequence[str], folder: Path) -> tuple[Search, int]:
 
 
 def index_zvec(texts: Sequence[str], folder: Path) -> tuple[Search, int]:
-    """A collection with its texts and vectors of one dimension, written to disk after each batch. Bytes: of all files."""
+    """A collection with its texts and vectors of one dimension, on disk after each batch. Bytes: of all files."""
     zvec = require("zvec")
     zvec.init(log_level=zvec.LogLevel.ERROR, query_threads=1, optimize_threads=1)
     index = zvec.FtsIndexParam(tokenizer_name="whitespace", filters=[])

@@ -22,8 +22,8 @@ Ids = NDArray[np.uint32]
 
 
 def sparse_vector(value: Any, name: str) -> tuple[Ids, Float32Array]:
-    """Ids, ascending, and weights above zero of a dict, a pair of arrays, a map of ``ids`` and ``weights``, a CSR row, or
-    a stored value.
+    """Ids, ascending, and weights above zero of a dict, a pair of arrays, a map of ``ids`` and ``weights``, a CSR row,
+    or a stored value.
 
     Weights of zero are left out. Raises InputError for an id that is out of range or repeated, and for a weight that is
     negative, not finite or above MAX_WEIGHT.
