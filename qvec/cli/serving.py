@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     limits = Limits(args.max_results, args.max_rows, args.max_bytes)
     mode: Any = "r" if args.read_only else "rw"
     memory: Any = int(args.memory) if args.memory.isdecimal() else args.memory
-    with qvec.open(args.store, mode, memory=memory, timeout=TIMEOUT, embed=_embedder(args.embed)) as db:
+    with qvec.open(args.store, mode, memory=memory, timeout=TIMEOUT, embed=embedder(args.embed)) as db:
         if args.json:
             names = READING if args.read_only else (*READING, *WRITING)
             print(json.dumps({"store": args.store, "tools": list(names)}))
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _embedder(text: str | None) -> Any:
+def embedder(text: str | None) -> Any:
     """The function that ``--embed`` names."""
     if text is None:
         return None
