@@ -125,6 +125,9 @@ static int copy_run(const qv_copy *copies, const place *places, run r, uint8_t *
         if (keep_block(copy, places[i].block, buffer)) return qv_fail(copy->col, places[i].block), -1;
         buffer += qv_slot_size(copy->col);
     }
+    /* A search by another handle may have mapped the pages: they no longer count as memory of this process. */
+    const uint8_t *first = qv_stored_value(copies[places[r.first].copy].col, places[r.first].block);
+    madvise((void *)(uintptr_t)(first - QV_PAGE_HEADER), r.bytes, MADV_DONTNEED);
     return 0;
 }
 
