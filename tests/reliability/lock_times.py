@@ -156,6 +156,14 @@ def _index_changes(sizes: Sizes) -> Iterator[tuple[qvec.Collection, Action]]:
         yield db, lambda: db.add(sizes.vectors(2, 5))  # four times as many rows: the centroids are chosen again
 
 
+def _add(sizes: Sizes) -> Iterator[tuple[qvec.Collection, Action]]:
+    parts = np.array_split(sizes.vectors(sizes.rows), 4)
+    for name, index in (("hnsw", "hnsw"), ("packed", "packed"), ("ivf", qvec.IVF())):
+        with qvec.create(sizes.folder / f"added {name}.qvec", sizes.dim, index=index) as db:
+            for part in parts:
+                yield db, lambda part=part: db.add(part)
+
+
 CALLS: dict[str, Callable[[Sizes], Iterator[tuple[qvec.Collection, Action]]]] = {
     "add_field, drop_field": _add_field,
     "requantize, rollback": _requantize,
@@ -166,6 +174,7 @@ CALLS: dict[str, Callable[[Sizes], Iterator[tuple[qvec.Collection, Action]]]] = 
     "compact": _compact,
     "import": _import,
     "index changes": _index_changes,
+    "add": _add,
 }
 
 
