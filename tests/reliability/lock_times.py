@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -161,7 +162,7 @@ def _add(sizes: Sizes) -> Iterator[tuple[qvec.Collection, Action]]:
     for name, index in (("hnsw", "hnsw"), ("packed", "packed"), ("ivf", qvec.IVF())):
         with qvec.create(sizes.folder / f"added {name}.qvec", sizes.dim, index=index) as db:
             for part in parts:
-                yield db, lambda part=part: db.add(part)
+                yield db, partial(db.add, part)
 
 
 CALLS: dict[str, Callable[[Sizes], Iterator[tuple[qvec.Collection, Action]]]] = {
