@@ -136,7 +136,7 @@ memcheck: $(VENV)/.built
 	! grep -B 12 _kernels build/memcheck.log
 
 bench: $(VENV)/.bench
-	for script in $(filter-out benchmarks/bench_growth.py benchmarks/bench_reliability.py,$(wildcard benchmarks/bench_*.py)); do $(BIN)/python $$script || exit 1; done
+	for script in $(filter-out benchmarks/bench_growth.py benchmarks/bench_limited.py benchmarks/bench_reliability.py,$(wildcard benchmarks/bench_*.py)); do $(BIN)/python $$script || exit 1; done
 
 clean:
 	rm -rf build dist *.egg-info qvec/_kernels.c qvec/_kernels*.so $(VENV)

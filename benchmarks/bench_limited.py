@@ -7,7 +7,7 @@ that is requantized to int4, `lists` are inverted lists with rabitq1 codes. Both
 measurement has its own process in a memory cgroup, one thread and one core. It begins with nothing of the file in the
 page cache. After the first query, it asks --warm queries, and then those of the set, which were not asked before; the
 figures are of these. `svc` is wall time without the time that the process waited for a core. Without the right to make
-a cgroup, nothing is limited, and faults and bytes read are the figures to compare.
+a cgroup, nothing is limited, and faults and bytes read are the figures to compare. `--diskann` adds diskannpy-rust.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import limited_diskann
 import limits
 import numpy as np
 
@@ -35,9 +37,11 @@ COLUMNS = ("checkout", "index", "memory", "first ms", "MB", "load MB/s", "recall
 
 def build(data: Path, path: str, index: str, rows: int) -> dict[str, float]:
     """Build a file with the checkout on the path. Returns its bytes and the CPU seconds."""
+    base = np.load(data / "base.npy", mmap_mode="r")[:rows]
+    if index == "diskann":
+        return limited_diskann.build(base, Path(path))
     import qvec
 
-    base = np.load(data / "base.npy", mmap_mode="r")[:rows]
     code, kind = ("int8", "hnsw") if index == "graph" else ("rabitq1", "ivf")
     originals: dict[str, Any] = {_option(qvec.create, "f32"): "f16"}
     began = time.process_time()
@@ -58,33 +62,39 @@ def _option(function: Any, default: str) -> str:
 
 def measure(path: Path, data: Path, memory: str, options: dict[str, int], warm: int) -> dict[str, float]:
     """Open a file that is not in the page cache, and ask all queries once."""
-    import qvec
-
     queries, truth = np.load(data / "queries.npy"), np.load(data / "gt.npy")[:, :K]
     others = np.load(data / "others.npy")[: warm + 1]
-    rate = limits.sequential_rate(path)
+    rate = limits.sequential_rate(max(path.iterdir(), key=os.path.getsize) if path.is_dir() else path)
     began = limits.Counters.now()
-    db = qvec.open(path, "r", **{_option(qvec.open, "mmap"): int(memory) if memory.isdecimal() else memory})
-    db.search(others[0], K, **options)
+    search = limited_diskann.searcher(path, K) if path.is_dir() else opened(path, memory, options)
+    search(others[0])
     first = began.since()
     for query in others[1:]:
-        db.search(query, K, **options)
+        search(query)
     seconds, found = np.empty(len(queries)), np.empty((len(queries), K), np.int64)
     began = limits.Counters.now()
     for i, query in enumerate(queries):
         asked = time.perf_counter()
-        found[i] = db.search(query, K, **options).ids
+        found[i] = search(query)
         seconds[i] = time.perf_counter() - asked
     used, n = began.since(), len(queries)
     hits = sum(len(np.intersect1d(a, b)) for a, b in zip(found, truth, strict=True))
     return {
         "first_ms": 1e3 * (first.wall - first.waited), "first_mb": first.read / 1e6, "recall": hits / truth.size,
-        "load_rate": first.read / first.wall, "sequential_rate": rate,
+        "load_rate": first.read / (first.wall - first.waited), "sequential_rate": rate,
         "svc": n / (used.wall - used.waited), "wall": n / used.wall, "cpu_ms": 1e3 * used.cpu / n,
         "p50": 1e3 * float(np.median(seconds)), "p99": 1e3 * float(np.quantile(seconds, 0.99)),
         "major": used.major / n, "faults": (used.major + used.minor) / n, "read": used.read / n,
         "private": limits.private_bytes() / 1e6,
     }  # fmt: skip
+
+
+def opened(path: Path, memory: str, options: dict[str, int]) -> Callable[[Any], Any]:
+    """Open a collection. Returns the function that searches it for ids."""
+    import qvec
+
+    db = qvec.open(path, "r", **{_option(qvec.open, "mmap"): int(memory) if memory.isdecimal() else memory})
+    return lambda query: db.search(query, K, **options).ids
 
 
 def child(checkout: Path, group: limits.Group, *arguments: str) -> dict[str, Any]:
@@ -143,6 +153,7 @@ def main() -> None:
     parser.add_argument("--others", type=Path, nargs="*", default=[], help="other checkouts, with compiled kernels")
     parser.add_argument("--indexes", nargs="*", default=["graph", "lists"])
     parser.add_argument("--memory", nargs="*", default=["mmap", "index", "400"], help="modes, or budgets in MiB")
+    parser.add_argument("--diskann", action="store_true", help="also diskannpy-rust, which has to be installed")
     parser.add_argument("--ef", type=int, default=160)
     parser.add_argument("--nprobe", type=int, default=36)
     parser.add_argument("--warm", type=int, default=1000, help="queries before those that are measured")
@@ -164,13 +175,13 @@ def built(args: argparse.Namespace, checkout: Path, index: str, data: Path, fold
     path = folder / f"{checkout.name}-{index}.qvec"
     kept = args.keep and args.keep / f"{args.set}-{args.rows}-{path.name}"
     if kept and kept.exists():
-        subprocess.run(["cp", str(kept), str(path)], check=True)
+        subprocess.run(["cp", "-r", str(kept), str(path)], check=True)
         return path
     made = child(checkout, limits.Group(None), "build", str(data), str(path), index, str(args.rows))
     size = f"{made['bytes'] / 1e6:,.0f} MB"
     print(f"{checkout.name} {index}: built in {made['seconds']:.0f} CPU seconds, {size}", flush=True)
     if kept:
-        subprocess.run(["cp", str(path), str(kept)], check=True)
+        subprocess.run(["cp", "-r", str(path), str(kept)], check=True)
     return path
 
 
@@ -178,11 +189,11 @@ def run(args: argparse.Namespace, data: Path, folder: Path, group: limits.Group)
     from qvec.common.console import print_table
 
     rows = []
-    for index in args.indexes:
+    for index in [*args.indexes, *["diskann"] * args.diskann]:
         options = {"ef": args.ef} if index == "graph" else {"nprobe": args.nprobe}
-        for checkout in (*args.others, HERE):
+        for checkout in (HERE,) if index == "diskann" else (*args.others, HERE):
             path = built(args, checkout, index, data, folder)
-            for memory in args.memory:
+            for memory in ["direct"] if index == "diskann" else args.memory:
                 budget = str(int(memory) * MIB) if memory.isdecimal() else memory
                 arguments = str(path), str(data), budget, json.dumps(options), str(args.warm)
                 found = child(checkout, group, "measure", *arguments)
@@ -192,7 +203,7 @@ def run(args: argparse.Namespace, data: Path, folder: Path, group: limits.Group)
                     record = {"checkout": checkout.name, "index": index, "memory": memory, **found}
                     with args.json.open("a") as out:
                         print(json.dumps(record), file=out)
-            path.unlink()
+            subprocess.run(["rm", "-r", str(path)], check=True)
     print_table("searches under the limit", COLUMNS, rows)
 
 

@@ -144,6 +144,10 @@ class AsyncCollection:
     export_calibration = _read(Collection.export_calibration)
     evaluate = _read_long(Collection.evaluate)
     choose = _read_long(Collection.choose)
+    reembed = _read_long(Collection.reembed)  # its own thread writes, so that other tasks write meanwhile
+    undo_reembed = _write(Collection.undo_reembed)
+    discard_reembed = _write(Collection.discard_reembed)
+    reopen = _write(Collection.reopen)
     drift = _read(Collection.drift)
     recall_curves = _read(Collection.recall_curves)
     stats = _read(Collection.stats)

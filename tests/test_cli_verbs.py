@@ -92,7 +92,7 @@ def give(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
 
 
 def test_every_verb_has_a_command_here_and_prints_json() -> None:
-    assert {*COMMANDS, "demo", "bench", "mcp"} == set(VERBS)  # demo, bench: test_cli*.py; mcp: frameworks
+    assert {*COMMANDS, "demo", "bench", "mcp", "reembed"} == set(VERBS)  # the others: test_cli*.py; mcp: frameworks
     for verb in VERBS.values():
         parser = argparse.ArgumentParser()
         verb.configure(parser)

@@ -64,6 +64,11 @@ def with_fusion(**fields: Any) -> Callable[[Transaction], object]:
     return with_state(fusions=[sound | fields])
 
 
+def with_reembedding(**fields: Any) -> Callable[[Transaction], object]:
+    sound = {"stage": "copying", "field": "text", "copied": "", "next_change": 0, "first_change": 0}
+    return with_state(reembedding=sound | fields)
+
+
 def with_generation(**fields: Any) -> Callable[[Transaction], object]:
     return lambda txn: txn.state.update(generations=[txn.state["generations"][0] | fields])
 
@@ -124,6 +129,8 @@ def test_a_configuration_with_another_kind_of_ids_is_refused(path: Path) -> None
     (with_pending(number=0, built={}), "built: field 'column_names' is missing"),
     (with_state(surplus=1), "'surplus' is unknown"),
     (with_state(erasing=0), "'erasing' must be true or false"),
+    (with_reembedding(stage="done"), "'stage' must be"),
+    (with_reembedding(first_change=3, next_change=2), "'first_change' must be an integer from 0 to 2"),
     (with_state(fusions=[{}]), "fusions: field 'depth' is missing"),
     (with_fusion(inputs=["vector"]), "'inputs' must be a list of 2 to 3 items"),
     (with_fusion(inputs=["vector", "title"]), "'inputs' must be one of vector, text, sparse; got 'title'"),

@@ -22,6 +22,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("store", metavar="STORE", help="the store's file")
     parser.add_argument("--read-only", action="store_true", help="without add and delete")
     parser.add_argument("--embed", metavar="LIBRARY:NAME", help="the model that embeds texts")
+    parser.add_argument("--memory", default="mmap", metavar="MODE", help="mmap, index, ram, or a budget in bytes")
     parser.add_argument("--max-results", type=int, default=100, metavar="N", help="records of a result (default: 100)")
     parser.add_argument("--max-rows", type=int, default=1000, metavar="N", help="records of an add (default: 1000)")
     parser.add_argument("--max-bytes", type=int, default=1 << 20, metavar="N", help="of a result (default: 1048576)")
@@ -34,7 +35,8 @@ def run(args: argparse.Namespace) -> int:
 
     limits = Limits(args.max_results, args.max_rows, args.max_bytes)
     mode: Any = "r" if args.read_only else "rw"
-    with qvec.open(args.store, mode, timeout=TIMEOUT, embed=_embedder(args.embed)) as db:
+    memory: Any = int(args.memory) if args.memory.isdecimal() else args.memory
+    with qvec.open(args.store, mode, memory=memory, timeout=TIMEOUT, embed=embedder(args.embed)) as db:
         if args.json:
             names = READING if args.read_only else (*READING, *WRITING)
             print(json.dumps({"store": args.store, "tools": list(names)}))
@@ -43,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _embedder(text: str | None) -> Any:
+def embedder(text: str | None) -> Any:
     """The function that ``--embed`` names."""
     if text is None:
         return None

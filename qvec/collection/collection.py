@@ -46,7 +46,10 @@ from qvec.storage.store import Store
 
 if TYPE_CHECKING:  # imported by the calls that need them, to keep `import qvec` fast
     from qvec.codes.adapters import Adapter
+    from qvec.collection.embedding import Embed
     from qvec.collection.measuring import ChooseKeywords, Measurements
+    from qvec.collection.reembedding import ReembedKeywords
+    from qvec.collection.second_file import WithoutText
     from qvec.maintenance.deletion import Deletion
     from qvec.maintenance.field_steps import FieldSteps
     from qvec.maintenance.optimize import Maintenance
@@ -381,6 +384,105 @@ class Collection(ReadableCollection):
     def drop_generation(self, generation: int) -> None:
         """Remove a generation and its codes. The generation may be unfinished, but not active."""
         self._measurements.generations.drop(generation)
+
+    # --- another embedding model ---
+
+    def reembed(
+        self,
+        function: Embed,
+        *,
+        dim: int,
+        model: str | None = None,
+        field: str | None = None,
+        missing: WithoutText = "error",
+        batch: int = 256,
+        restart: bool = False,
+        progress: Progress | bool | None = None,
+        **options: Unpack[ReembedKeywords],
+    ) -> None:
+        """Embed every text again with another model, while searches and writes continue, then switch to its vectors.
+
+        function: returns the vectors, array-like [n, dim], of a list of at most ``batch`` texts; as ``embed=`` of
+        :func:`qvec.create`, which later calls of this handle use it for. model: its tag; default, ``function.model``.
+        field: the key of payloads that holds the text; default, the only text field, or else "text". missing: "error"
+        refuses payloads without text before anything is written, "skip" leaves their vectors out.
+        metric, code, index, originals: of the new collection; default, those of this one.
+        progress: called with (done, total) vectors.
+
+        A new file is filled next to this one, 2,048 vectors at a time, and then takes its name in one step: at any time
+        the path refers to one of the two, complete. Ids, payloads and fields stay. The handle continues with the new
+        file. Other handles can read the old one; their next write raises ReplacedError, and :meth:`reopen` moves them.
+        If the process dies, calling again continues; restart=True begins again. Afterwards :meth:`undo_reembed`
+        switches back, until :meth:`discard_reembed` removes the old file. The last changed texts, at most 64, are
+        embedded while writers wait.
+
+        Raises InputError for a payload without text (naming its id), for vectors of another dimension, for other
+        options than those of the unfinished call, or inside a transaction. Raises ReadOnlyError or LockedError.
+        """
+        from qvec.collection.reembedding import Request, reembed
+
+        self._outside_transaction("reembed() replaces the file; call it outside of a transaction")
+        report = as_progress(progress, "reembed")
+        request = Request(function, dim, model, field, missing, batch, restart, report, options)
+        with self._store.job("re-embeds"):
+            reembed(self._store, self._config, self._of, request)
+        self.reopen(function)
+
+    def undo_reembed(self, function: Embed | None = None) -> None:
+        """Switch back to the collection that :meth:`reembed` replaced, in one step, with all changes made since.
+
+        function: embeds the texts that were added or changed since, with the model of that collection; needed if there
+        are any, and later calls of this handle use it. The vectors of the newer model are removed.
+
+        Raises InputError if nothing was replaced, or without a function that is needed. Raises LockedError while
+        another process still has the old file open.
+        """
+        from qvec.collection.reembedding import undo
+
+        self._outside_transaction("undo_reembed() replaces the file; call it outside of a transaction")
+        with self._store.job("re-embeds"):
+            undo(self._store, self._config, self._of, function)
+        self.reopen(function)
+
+    def discard_reembed(self) -> bool:
+        """Remove the collection that :meth:`reembed` replaced, or has not completed. Returns whether there was one.
+
+        Raises LockedError while another process has it open for writing.
+        """
+        from qvec.collection.reembedding import discard
+
+        self._outside_transaction("discard_reembed() removes a file; call it outside of a transaction")
+        with self._store.job("re-embeds"):
+            return discard(self._store)
+
+    def reopen(self, embed: Embed | None = None) -> bool:
+        """Continue with the file that the path refers to now. Returns False if that is the file that is open.
+
+        After :meth:`reembed` by another handle, or when the file was replaced. Snapshots stay valid. Calls of other
+        threads that are running with this handle end with the old file, or raise ReplacedError or CorruptError.
+        embed: the function for texts, if the model is another one; otherwise the handle keeps its function, unless that
+        has the tag of another model.
+
+        Raises NotFoundError, LockedError, or InputError for a function of another model or inside a transaction.
+        """
+        from qvec.collection.reembedding import reopened
+
+        self._outside_transaction("reopen() leaves the file; call it outside of a transaction")
+        store, embedding = reopened(self._store, self._embedding, embed)
+        self._embedding = embedding
+        if store is None:
+            return False
+        fresh = self._of(store)
+        kept = {"_finalizer": self._finalizer, "_embedding": embedding}
+        for name in [name for name in self.__dict__ if name not in fresh.__dict__]:
+            del self.__dict__[name]  # what was computed from the old file
+        self.__dict__.update(fresh.__dict__, **kept)
+        self._searches = self._new_searches()
+        return True
+
+    def _of(self, store: Store) -> Collection:
+        """Another collection with the options of this handle."""
+        return Collection(store, self._on_drift, self._access.workspace.memory, self._visibility)
 
     # --- measuring ---
 

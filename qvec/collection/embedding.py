@@ -28,29 +28,30 @@ class Embed(Protocol):
 class Embedding:
     """A function of the caller that embeds texts, in batches of BATCH."""
 
-    def __init__(self, function: Embed) -> None:
+    def __init__(self, function: Embed, batch: int = BATCH) -> None:
         """Raises InputError if ``function`` cannot be called, or its tag is not a string."""
         if not callable(function):
             raise InputError(f"embed must be a callable of a list of texts, got {type(function).__name__}")
         self.model: str | None = getattr(function, "model", None)
         if self.model is not None and not isinstance(self.model, str):
             raise InputError(f"embed.model is the tag of the model, a string; got {self.model!r}")
+        self._batch = batch
         self._documents: Any = function
         self._queries: Any = getattr(function, "embed_query", function)
 
     def documents(self, texts: Sequence[str]) -> NDArray[Any]:
         """Return the vectors of texts to store, [n, dim]."""
-        return _embedded(self._documents, texts)
+        return _embedded(self._documents, texts, self._batch)
 
     def queries(self, texts: Sequence[str]) -> NDArray[Any]:
         """Return the vectors of texts to search for, [n, dim]."""
-        return _embedded(self._queries, texts)
+        return _embedded(self._queries, texts, self._batch)
 
 
-def _embedded(function: Any, texts: Sequence[str]) -> NDArray[Any]:
+def _embedded(function: Any, texts: Sequence[str], batch: int) -> NDArray[Any]:
     parts = []
-    for start in range(0, len(texts), BATCH):
-        part = list(texts[start : start + BATCH])
+    for start in range(0, len(texts), batch):
+        part = list(texts[start : start + batch])
         found = np.asarray(function(part))
         if found.ndim != 2 or len(found) != len(part):
             raise InputError(f"embed returned shape {found.shape} for {len(part)} texts: return a vector for each")

@@ -12,6 +12,7 @@ from qvec.codes.base import make_transform
 from qvec.codes.configs import CodeConfig, IndexConfig, Int4, Int8
 from qvec.codes.registry import Quantizer, make_config
 from qvec.collection.collection import Collection
+from qvec.collection.creation import new_store
 from qvec.common.errors import CorruptError, ExistsError, InputError
 from qvec.common.findings import damages
 from qvec.common.types import (
@@ -29,10 +30,9 @@ from qvec.common.types import (
 )
 from qvec.maintenance.state_check import state_codec
 from qvec.schema.config import Config, index_config
-from qvec.schema.quantizers import Trained, check_enough, train_code
-from qvec.schema.state import State, empty_state
+from qvec.schema.quantizers import check_enough
 from qvec.schema.validation import as_float32, as_stored, check_count
-from qvec.storage.store import TIMEOUT, ColumnSpec, Store
+from qvec.storage.store import TIMEOUT, Store
 
 if TYPE_CHECKING:
     from qvec.codes.adapters import Adapter
@@ -184,14 +184,6 @@ def _types(fields: Mapping[str, FieldDeclaration]) -> dict[str, object]:
     return {name: field.type if field.postings is None else field.postings.options for name, field in fields.items()}
 
 
-def _field_columns(state: State) -> dict[str, ColumnSpec]:
-    if not state.fields:
-        return {}
-    from qvec.filters.maintain import field_columns
-
-    return field_columns(state)
-
-
 def _new_collection(
     path: str | os.PathLike[str],
     config: Config,
@@ -203,26 +195,12 @@ def _new_collection(
     expires: str | None = None,
     **options: Any,
 ) -> Collection:
-    """Create the file with a quantizer, or train one if a sample is given."""
-    trained = None
-    if quantizer is not None:
-        trained = Trained(quantizer, config.code, 0 if sample is None else len(sample), config.model)
-    elif sample is not None:
-        trained = train_code(sample, config.code, config)
-    state = empty_state(fields or {}, expires)
+    """Create the file, and open it; see :func:`qvec.collection.creation.new_store`."""
     if path == IN_MEMORY:
         return _temporary(config, sample, on_drift, quantizer, fields, build_memory, expires, **options)
-    store = Store.create(path, _field_columns(state), config.to_dict(), state=state, state_codec=state_codec, **options)
+    store = new_store(path, config, sample, quantizer, fields, expires, **options)
     try:
-        collection = Collection(store, on_drift, build_memory)
-        if trained is not None:
-            with store.write() as txn:
-                number = collection._access.writer(txn).use(trained)
-                if sample is not None:
-                    from qvec.quality.drift import store_reference
-
-                    store_reference(txn, number, trained, sample)
-        return collection
+        return Collection(store, on_drift, build_memory)
     except BaseException:
         store.close()
         raise

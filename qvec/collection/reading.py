@@ -68,11 +68,14 @@ class ReadableCollection:
         self._access = RowAccess(self._config, Workspace(build_memory, folder))
         self._finalizer: weakref.finalize[[], ReadableCollection] | None = None
         self._search_prepared = store.search_prepared  # the bound method, which saves two look-ups in each search
-        take = WeakMethod(self._take_queries)  # a cycle would keep a dropped handle open
         self._visibility = visibility
         self._embedding: Embedding | None = None
-        self._searches = Searches(
-            store, self._access, lambda queries: (sampled := take()) and sampled(queries), visibility
+        self._searches = self._new_searches()
+
+    def _new_searches(self) -> Searches:
+        take = WeakMethod(self._take_queries)  # a cycle would keep a dropped handle open
+        return Searches(
+            self._store, self._access, lambda queries: (sampled := take()) and sampled(queries), self._visibility
         )
 
     def close(self, timeout: float = TIMEOUT) -> None:

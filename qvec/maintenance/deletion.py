@@ -86,6 +86,10 @@ def erase(
     ``expired``: also delete the rows that have expired, and count them.
     """
 
+    with store.read() as snap:
+        if snap.state.reembedding is not None:
+            raise InputError(f"a second file of {store.path} has copies of the vectors: call discard_reembed() first")
+
     def work() -> int:
         with store.write(frees=True) as txn:
             txn.state = replace(txn.state, erasing=True)

@@ -11,10 +11,11 @@ from qvec.common.errors import InputError
 from qvec.common.types import NDArray, Payload
 from qvec.filters.maintain import FieldWriter, RowKeys
 from qvec.index import Progress
+from qvec.rows.change_log import log_changes
 from qvec.rows.lookup import ids_of_rows, live_rows, payloads_of, read_records
 from qvec.schema.layout import ROW
 from qvec.schema.state import FieldDeclaration, State
-from qvec.schema.validation import as_payloads
+from qvec.schema.validation import as_payloads, id_keys
 from qvec.storage.store import Transaction
 
 INDEXED_ROWS = 65_536  # a new field is indexed for this many rows at a time: one chunk of a bitmap
@@ -80,6 +81,9 @@ class PayloadWriter:
                 self.txn.delete_record(ROW, row)
             count += bool(name or payload is not None) - (record is not None)
         self.txn.state = replace(self.txn.state, records=count)
+        if self.txn.state.reembedding is not None:
+            ids = ids_of_rows(self.txn, rows, records)
+            log_changes(self.txn, id_keys(ids if ids.dtype != object else ids.tolist()))
 
 
 def _merged(old: Payload | None, change: Payload | None) -> Payload | None:

@@ -15,6 +15,7 @@ from qvec.common.errors import DuplicateIdError, InputError
 from qvec.common.parallel import map_parts
 from qvec.common.types import Codes, NDArray, OnConflict, Payload
 from qvec.index import Index, IndexInput, Progress, linking_codes, load_index, make_index
+from qvec.rows.change_log import log_changes
 from qvec.rows.lookup import find_rows, id_array, read_record
 from qvec.rows.results import AddResult
 from qvec.rows.visibility import expired_among
@@ -277,6 +278,7 @@ class Writer:
             append = bool(ids[0] >= next_id) and bool((np.diff(ids) > 0).all())
             next_id = max(next_id, int(ids.max()) + 1)
         self.txn.put_ids(batch.keys, rows, append=append)
+        log_changes(self.txn, batch.keys)
         return next_id
 
     def _put_records(self, batch: Batch, rows: Rows) -> int:
@@ -333,6 +335,7 @@ class Writer:
         """Make live rows, given with the keys of their ids, invisible, also to the index."""
         mark(self.columns[DELETED], rows, True)
         self.txn.delete_ids(keys)
+        log_changes(self.txn, keys)
         rows = np.sort(rows)
         records = self._delete_records(rows)
         index = self.index().drop(self.index_input(), self.state.index, rows.astype(np.uint32), threads)

@@ -32,6 +32,7 @@ QUANTIZER = 1  # record kinds: a quantizer's state, by generation; a row's paylo
 ROW = 2
 DRIFT = 3  # statistics of added vectors since training, by generation
 TUNING = 4  # number 0: recall curves; 1 and up: the queries that they are measured on
+CHANGES = 5  # a list of keys of ids that have changed during a re-embedding
 
 _COLUMN_IDS = {
     CODES: 1, VECTORS: 2, IDS: 3, DELETED: 4, ADJACENCY: 5, NODES: 6, FIELD: 15, LINKED: 16, REMOVING: 17,

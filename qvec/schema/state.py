@@ -20,6 +20,7 @@ from qvec.schema.validation import MAX_ROWS
 MAX_GENERATIONS = 65_536  # the keys of blocks hold 16 bits of a generation, and of a field's number
 MAX_CODE_BYTES = 1 << 20
 RECLUSTER_GROWTH = 4  # centroids are trained again when the number of vectors has grown by this factor
+MAX_CHANGES = (1 << 32) - 1  # numbers of records
 MAX_LISTED_ROWS = 4096  # limit of an array of rows in the state
 NO_ROWS = np.zeros(0, np.uint32)
 
@@ -170,6 +171,22 @@ class FieldDeclaration:
 
 
 @dataclass(frozen=True, slots=True)
+class Reembedding:
+    """A second collection next to this one, for another embedding model.
+
+    ``stage``: "copying" while it is built; "replaced" if this one has replaced it. ``field``: the payload key of the
+    texts. ``copied``: the key of the last id that was copied, in hexadecimal. Records ``first_change`` to
+    ``next_change - 1`` hold the ids that have changed since the copy began, or since the replacement.
+    """
+
+    stage: Literal["copying", "replaced"]
+    field: Text
+    copied: Text = ""
+    next_change: Annotated[int, Between(0, MAX_CHANGES)] = 0
+    first_change: Annotated[int, Between(0, "next_change")] = 0
+
+
+@dataclass(frozen=True, slots=True)
 class State:
     """The state of a collection. The default values are those of an empty collection.
 
@@ -182,6 +199,7 @@ class State:
     added or dropped; their indexes cover the rows below a number, and searches do not use them. ``fusions``: how the
     lists of several inputs are joined by default. ``erasing``: deleted data must still be overwritten
     (Collection.erase). ``expires``: the field of datetimes at which rows expire; None: they do not.
+    ``reembedding``: the collection for another embedding model next to this one.
     """
 
     n: Count = 0
@@ -204,6 +222,7 @@ class State:
     fusions: Annotated[tuple[TunedFusion, ...], Between(0, MAX_FUSIONS)] = ()
     erasing: bool = False
     expires: Text | None = None
+    reembedding: Reembedding | None = None
 
     @property
     def complete_fields(self) -> dict[str, FieldDeclaration]:

@@ -126,7 +126,7 @@ class Engine:
 
     def to_copy(self, memory: Memory) -> list[Column]:
         """Return the columns to copy to memory: those that find candidates and, for "ram", those that results are read
-        from. For a budget: the ids, of which each hit reads one, the candidates' columns, and the originals."""
+        from. For a budget: the ids, because each hit reads one, then the candidates' columns, then the originals."""
         if not isinstance(memory, str):
             first = [column for column in self._result_columns if column is not self.vectors.column]
             return list(dict.fromkeys([*first, *self._candidate_columns, *self._result_columns]))

@@ -11,6 +11,8 @@ from qvec.common.errors import ExistsError, InputError, LockedError, NotFoundErr
 from qvec.storage import byte_locks
 from qvec.storage.file_pair import WRITERS, users_of
 
+PREVIOUS = ".previous"  # suffix of a file that another one has replaced, and that is kept
+REEMBEDDED = ".reembed"  # suffix of the file that is to replace one, until it is complete
 COMPACTED = ".compact"  # suffix of the copy that is to replace a file
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP)  # errors of file systems without hard links
 
@@ -89,13 +91,44 @@ def flush_directory(directory: str) -> None:
         os.close(fd)
 
 
+def switch(new: str, path: str) -> None:
+    """Put a closed file in place of ``path``, in one step, and keep the replaced one under ``path + PREVIOUS``.
+
+    The caller excludes writers. Where the file system has no hard links, there is no file at ``path`` for a moment.
+    """
+    discard(path + PREVIOUS)
+    discard_lock_file(new)
+    try:
+        os.link(path, path + PREVIOUS)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        os.rename(path, path + PREVIOUS)
+    os.replace(new, path)
+    flush_directory(os.path.dirname(path))
+
+
+def switch_back(path: str) -> None:
+    """Put the closed file ``path + PREVIOUS`` in place of ``path``, in one step. The caller excludes writers."""
+    discard_lock_file(path + PREVIOUS)
+    os.replace(path + PREVIOUS, path)
+    flush_directory(os.path.dirname(path))
+
+
+def discard_lock_file(path: str) -> None:
+    """Remove the lock file of a file that nobody has open, if there is one."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path + "-lock")
+
+
 def remove(path: str) -> None:
     """Remove a store's file and its lock file, durably. Raises LockedError if the file is open for writing."""
     fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
         if not byte_locks.exclude(fd, WRITERS):
             raise LockedError(f"{path} is open for writing{users_of(fd)}")
-        discard(path + COMPACTED)
+        for suffix in (COMPACTED, PREVIOUS, REEMBEDDED):
+            discard(path + suffix)
         os.unlink(path)
         flush_directory(os.path.dirname(os.path.abspath(path)))
         discard(path)

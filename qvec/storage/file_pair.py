@@ -226,7 +226,8 @@ class FilePair:
 
 
 def refuse_hard_links(path: str) -> None:
-    """Raise InputError if a file has several names. Remove the draft name if a process was killed while creating it.
+    """Raise InputError if a file has several names. Remove the second name that a process left when it was killed while
+    it created or switched files.
 
     LMDB finds its lock file by name, so writers that use different names would not exclude each other.
     """
@@ -234,7 +235,8 @@ def refuse_hard_links(path: str) -> None:
     if os.stat(path).st_nlink > 1:
         for other in os.listdir(directory or "."):
             draft = os.path.join(directory, other)
-            if other.startswith(f"{name}.") and other.endswith(".new") and _is_same(draft, path):
+            is_draft = other.startswith(f"{name}.") and other.endswith((".new", ".previous"))
+            if is_draft and _is_same(draft, path):
                 with contextlib.suppress(OSError):
                     os.unlink(draft)
     if (links := os.stat(path).st_nlink) > 1:

@@ -39,8 +39,8 @@ class Snapshot(SnapshotBase):
     def reside(self, columns: Iterable[Column], budget: int | None = None) -> None:
         """Copy columns to memory for this snapshot and all later ones. A write transaction ignores the call.
 
-        ``budget``: bytes of memory for all copies of this view, of which as much is used as the columns need, in their
-        order. None: all columns are copied.
+        ``budget``: bytes of memory for all copies of this view, which columns use in their order. None: all columns are
+        copied.
         """
         self.live()
         if not self.view.writable:
@@ -100,9 +100,12 @@ class Snapshot(SnapshotBase):
             rows[i] = -1 if value is None else row_number(name, value)
         return rows
 
-    def iter_ids(self) -> Iterator[tuple[bytes, int]]:
-        """Yield all ids and their rows, in the order of the ids' bytes; valid until the snapshot ends."""
-        for key, value in self._items(keys.ID):
+    def iter_ids(self, after: bytes | None = None) -> Iterator[tuple[bytes, int]]:
+        """Yield ids and their rows, in the order of the ids' bytes; valid until the snapshot ends.
+
+        ``after``: begin behind this id.
+        """
+        for key, value in self._items(keys.ID if after is None else keys.ID + after + b"\0"):
             yield key[1:], row_number(key, value)
 
     def check(self) -> Iterator[str]:

@@ -160,6 +160,13 @@ class Store(OpenFile):
             name, mode, memory, checksums, map_size, untrusted, state_codec, seconds, exclusive
         )  # fmt: skip
 
+    def open_again(self) -> Store:
+        """Open the file that the path refers to now, with the options of this store."""
+        return type(self).open(
+            self.path, self.mode, state_codec=self._codec_for, memory=self.memory, checksums=self._checksums,
+            map_size=self._map_size, timeout=self.timeout, exclusive=self._is_exclusive,
+        )  # fmt: skip
+
     def begin_write(self, activity: str = "writes") -> Transaction:
         """Begin a write transaction when all earlier requests have been served. End it with `commit` or `abort`.
 

@@ -105,6 +105,22 @@ def test_every_tool_does_what_the_library_does(store: Path) -> None:
         assert db.verify() == []
 
 
+def test_a_server_takes_a_budget_of_memory(store: Path) -> None:
+    async def work(session: ClientSession) -> list[int]:
+        return [hit["id"] for hit in await call(session, "search", vector=X[7].tolist(), k=3)]
+
+    assert with_server(store, work, "--memory", "2000") == expected(store, X[7], 3)
+    done = subprocess.run(
+        [sys.executable, "-m", "qvec", "mcp", str(store), "--memory", "0"],
+        env=ENV,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "memory must be one of mmap, index, ram, or a number of bytes" in done.stderr
+
+
 def expected(store: Path, query: Any, k: int) -> list[int]:
     with qvec.open(store, "r") as db:
         ids: list[int] = db.search(query, k).ids.tolist()

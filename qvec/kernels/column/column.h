@@ -51,7 +51,7 @@ typedef struct {
     uint64_t *checked;  /* with row sums: a bit for each row that was verified alone, `words` for each block */
     uint32_t words;
     int distant; /* whether walks request rows again that were read before: a budget of memory was too small for all */
-    uint32_t whole_after; /* verify a block when so many of its rows were verified alone; 0: never */
+    uint32_t whole_after; /* verify a block after this number of its rows was verified alone; 0: never */
     qv_arena arena;
     int verify;        /* check crc when resolving */
     int64_t bad_block; /* first block that failed to resolve, -1: none */

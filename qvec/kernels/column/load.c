@@ -77,6 +77,8 @@ static int64_t request_ahead(const qv_copy *copies, const place *places, int64_t
         if (r.offset >= now + AHEAD) break;
 #if defined(POSIX_FADV_WILLNEED)
         posix_fadvise(fd, (off_t)r.offset, (off_t)r.bytes, POSIX_FADV_WILLNEED); /* advice only */
+#else
+        (void)fd;
 #endif
         next += r.n;
     }
