@@ -4,7 +4,8 @@
 
 Vectors are mixtures of the rows of a real set, in collections of int8 codes, a graph and float16 originals. Costs of a
 row are slopes between the sizes (least squares), those of a search a line over the logarithm of the size. CPU seconds
-are those of the process. `--recall` measures, on the real set, how many of 32 shards by cluster a search has to ask.
+are those of the process. `--recall` measures, on the real set, how many of 32 shards by cluster a search has to ask;
+`--seeds N` repeats the division with N seeds, and searches the vectors of the asked shards exactly.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import sets
 
 from qvec import shards
 from qvec.datasets.grow import mixtures
+from qvec.shards.partition import assign, learn, ranked
 
 QUERIES, K = 500, 10
 GB = 1e9
@@ -122,15 +124,33 @@ def recall_of_asked(name: str, folder: Path) -> None:
             print(f"searches of the codes and graphs, {count} asked: {np.mean(hits):.4f}")
 
 
+def recall_by_seeds(name: str, seeds: int) -> None:
+    """Recall of exact searches in the first shards of a partition, for several seeds of it."""
+    found = sets.load(name)
+    base, queries, truth = (np.asarray(x) for x in (found.base, found.queries, found.truth[:, :K]))
+    for seed in range(seeds):
+        clusters = learn(base.astype(np.float32), GROUPS, found.metric, seed)
+        shard = assign(base, clusters, found.metric)
+        order = ranked(queries.astype(np.float32), clusters, found.metric, GROUPS)
+        recalls = [(shard[truth][:, :, None] == order[:, None, :count]).any(axis=2).mean() for count in (4, 8, 12)]
+        print(
+            f"seed {seed}: recall@{K} in the first 4, 8, 12 shards:", "  ".join(f"{r:.4f}" for r in recalls), flush=True
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--set", default=sets.names()[-1])
     parser.add_argument("--sizes", nargs="+", type=int, default=[12_500, 25_000, 50_000])
     parser.add_argument("--total", nargs="+", type=float, default=[1e7, 1e8, 1e9])
     parser.add_argument("--recall", action="store_true")
+    parser.add_argument("--seeds", type=int, default=0, help="only the recall of exact searches, of N partitions")
     args = parser.parse_args()
     work = Path(tempfile.mkdtemp(prefix="qvec-shards-"))
     try:
+        if args.seeds:
+            recall_by_seeds(args.set, args.seeds)
+            return
         if args.recall:
             recall_of_asked(args.set, work / "cluster")
             return

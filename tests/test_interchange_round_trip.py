@@ -119,3 +119,27 @@ def test_2000_json_objects_are_exported_and_imported_as_they_are(
     tmp_path: Path, suffix: str, payload: dict[str, Any]
 ) -> None:
     file_round_trip(tmp_path, suffix, [payload, {**payload, "other": 1}, {}])
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("originals", ["f16", "u8"])
+def test_text_and_sparse_fields_are_exported_and_imported(tmp_path: Path, suffix: str, originals: Any) -> None:
+    fields: Any = {"body": "text", "lexical": qvec.Sparse(originals=originals)}
+    rows: list[Any] = [{1: 1.0, 5: 0.25, 2**32 - 1: 3.7}, None, {5: 2.0}, {}, {9: 0.1}]
+    with qvec.create(tmp_path / "a.qvec", 2, code="f32", fields=fields) as db:
+        db.add(np.eye(2, dtype=np.float32)[[0, 1, 0, 1, 0]], payloads=[{"body": "a b"}] * 5, sparse={"lexical": rows})
+        interchange.export(db, tmp_path / f"f{suffix}")
+        stored, found = db.get(range(5)).payloads, db.search(sparse={5: 1.0, 9: 0.5}, k=5)
+        assert len(db.get(range(5)).to_arrow()) == 5
+    options = {"ids": tmp_path / "f.ids.npy", "payloads": tmp_path / "f.payload.jsonl"} if suffix == ".npy" else {}
+    source = interchange.open_source(tmp_path / f"f{suffix}", **options)
+    declared: Any = {"fields": fields} if suffix == ".npy" else {}
+    with interchange.create_for(source, tmp_path / "b.qvec", code="f32", **declared) as db:
+        interchange.add_from(db, source)
+        assert db.declarations == fields | {"body": qvec.Text()}
+        assert [*db.get(range(5)).payloads] == [*stored]
+        again = db.search(sparse={5: 1.0, 9: 0.5}, k=5)
+        assert again.ids.tolist() == found.ids.tolist()
+        np.testing.assert_array_equal(again.scores, found.scores)
+        assert db.count({"body": {"$match": "a"}}) == 5
+        assert db.verify() == []

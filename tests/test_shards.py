@@ -18,6 +18,7 @@ from qvec import shards
 from qvec.collection.collection import Collection
 from qvec.common.errors import MissingExtraError
 from qvec.demo.corpus import load_corpus
+from qvec.shards import partition
 
 N, DIM, K, CLUSTERS = 1200, 12, 8, 4
 RNG = np.random.default_rng(5)
@@ -400,6 +401,28 @@ def test_vectors_that_were_added_last_are_compared_with_the_first(tmp_path: Path
         assert index.drift().level == "none"
         index.upsert(more + 40, np.arange(3 * N, 3 * N + len(more)))
         assert index.drift().level != "none"
+
+
+def test_the_grouping_with_most_neighbors_in_the_first_shards_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    sample = clustered(np.random.default_rng(5), 3000, DIM)
+    judged: list[float] = []
+
+    def judge(*args: Any) -> float:
+        judged.append(share_asked(*args))
+        return judged[-1]
+
+    share_asked = partition.share_asked
+    monkeypatch.setattr(partition, "share_asked", judge)
+    rows = np.arange(2000, 3000)
+    scores = sample[rows] @ sample.T - np.square(sample).sum(axis=1) / 2
+    scores[np.arange(len(rows)), rows] = -np.inf
+    near = np.argsort(-scores, axis=1)[:, :10]
+    kept = partition.learn(sample, 8, "l2", 1)
+    assert len(judged) == partition.TRIALS
+    assert len({*judged}) > 1
+    own, order = partition.assign(sample, kept, "l2"), partition.ranked(sample[rows], kept, "l2", 8)
+    share = np.mean([np.isin(own[near[i]], order[i, :2]).mean() for i in range(len(rows))])
+    assert abs(share - max(judged)) < 0.02  # judged by other rows
 
 
 @pytest.mark.slow

@@ -97,11 +97,59 @@ def index_fts5(texts: Sequence[str], folder: Path) -> tuple[Search, int]:
     return search, (folder / "fts5.db").stat().st_size
 
 
+def index_lancedb(texts: Sequence[str], folder: Path) -> tuple[Search, int]:
+    """A table with its texts, and an index of frequencies; a version for each batch. Threads are LanceDB's."""
+    arrow, lancedb = require("pyarrow"), require("lancedb")
+    schema = arrow.schema([("row", arrow.int64()), ("body", arrow.string())])
+    table = lancedb.connect(str(folder / "lancedb")).create_table("t", schema=schema)
+    for start in range(0, len(texts), BATCH):
+        part = texts[start : start + BATCH]
+        table.add(arrow.table({"row": np.arange(start, start + len(part)), "body": list(part)}, schema=schema))
+    plain = dict.fromkeys(("lower_case", "stem", "remove_stop_words", "ascii_folding", "with_position"), False)
+    config = require("lancedb.index").FTS(base_tokenizer="whitespace", max_token_length=None, **plain)
+    table.create_index("body", config=config)
+    query_of = require("lancedb.query").MatchQuery
+
+    def search(words: Words, k: int) -> list[int]:
+        found = table.search(query_of(" ".join(words), "body"), query_type="fts").select(["row", "_score"]).limit(k)
+        rows: list[int] = found.to_arrow()["row"].to_pylist()
+        return rows
+
+    indexes = [*(folder / "lancedb").rglob("_indices")]
+    return search, sum(map(_bytes_of, indexes))
+
+
+def index_zvec(texts: Sequence[str], folder: Path) -> tuple[Search, int]:
+    """A collection with its texts and vectors of one dimension, on disk after each batch. Bytes: of all files."""
+    zvec = require("zvec")
+    zvec.init(log_level=zvec.LogLevel.ERROR, query_threads=1, optimize_threads=1)
+    index = zvec.FtsIndexParam(tokenizer_name="whitespace", filters=[])
+    body = zvec.FieldSchema("body", zvec.DataType.STRING, index_param=index)
+    vector = zvec.VectorSchema("vector", zvec.DataType.VECTOR_FP32, 1, zvec.FlatIndexParam(zvec.MetricType.L2))
+    schema = zvec.CollectionSchema("bench", fields=[body], vectors=[vector])
+    collection = zvec.create_and_open(str(folder / "zvec"), schema)
+    for start in range(0, len(texts), BATCH):
+        part = enumerate(texts[start : start + BATCH], start)
+        docs = [zvec.Doc(id=str(row), fields={"body": text}, vectors={"vector": [0.0]}) for row, text in part]
+        if not all(status.ok() for status in collection.insert(docs)):
+            raise RuntimeError(f"zvec did not take rows from {start} on")
+        collection.flush()
+    collection.optimize(zvec.OptimizeOption(concurrency=1))
+
+    def search(words: Words, k: int) -> list[int]:
+        query = zvec.Query("body", fts=zvec.Fts(match_string=" ".join(words)))
+        return [int(document.id) for document in collection.query(query, topk=k, output_fields=[])]
+
+    return search, _bytes_of(folder / "zvec")
+
+
 CONTESTANTS: dict[str, Callable[[Sequence[str], Path], tuple[Search, int]]] = {
     "qvec": index_qvec,
     "bm25s": index_bm25s,
     "tantivy": index_tantivy,
     "fts5": index_fts5,
+    "lancedb": index_lancedb,
+    "zvec": index_zvec,
 }
 PEERS = tuple(name for name in CONTESTANTS if name != "qvec")
 

@@ -2,7 +2,8 @@
 
 A shard has many neighboring centroids, because a single centroid would describe its region too roughly. A vector
 belongs to the shard of its nearest centroid. First, k-means groups the centroids. Then a centroid moves to the shard
-that contains most of the neighbors of its vectors, unless this shard would become too large. For a query, each centroid
+that contains most of the neighbors of its vectors, unless this shard would become too large. Of several groupings, the
+one whose first quarter of shards has most neighbors of other vectors of the sample is kept. For a query, each centroid
 gets its weight times a Gaussian of its distance, as an estimate of the neighbors around it; shards are searched in the
 descending order of the sums over their centroids.
 """
@@ -26,6 +27,7 @@ LEAST_ROWS = 4  # of the sample for each shard, and for each centroid where ther
 ROUNDS, GROUP_ROUNDS, MOVE_ROUNDS = 6, 25, 15
 LARGEST, SMALLEST = 2.5, 0.2  # a shard, in mean sizes: no centroid moves to a larger or from a smaller one
 PROBES, NEIGHBORS = 4096, 30  # of the sample: queries whose neighbors should be in one shard, and how many
+TRIALS, TRIAL_PROBES, TRIAL_NEIGHBORS = 8, 2048, 10  # groupings, and of the sample: queries that judge them
 SHARPNESS = 20.0  # of the Gaussian: twice its exponent at the mean squared distance of a vector from its centroid
 _QUERIES_PER_STEP = 512
 
@@ -45,11 +47,33 @@ def learn(sample: Float32Array, n_shards: int, metric: Metric, seed: int) -> Clu
     cells = nearest(rows, centroids)
     weights = np.bincount(cells, minlength=count)
     spread = float(np.square(rows - centroids[cells]).sum(axis=1).mean())
-    owners = _grouped(centroids, weights, n_shards, rng)
-    if per_shard > 1:
-        _gather_neighbors(owners, weights, _neighbor_cells(rows, cells, count), n_shards, rng)
-    sharpness = SHARPNESS / max(spread, float(np.finfo(np.float32).tiny))
-    return Clusters(n_shards, centroids, owners.astype(np.uint32), weights.astype(np.uint32), min(sharpness, 1e30), ())
+    sharpness = min(SHARPNESS / max(spread, float(np.finfo(np.float32).tiny)), 1e30)
+
+    def grouped() -> Clusters:
+        owners = _grouped(centroids, weights, n_shards, rng)
+        if per_shard > 1:
+            _gather_neighbors(owners, weights, neighbors, n_shards, rng)
+        return Clusters(n_shards, centroids, owners.astype(np.uint32), weights.astype(np.uint32), sharpness, ())
+
+    if per_shard == 1:
+        return grouped()
+    neighbors = _neighbor_cells(rows, cells, count)
+    probes = np.arange(max(0, len(rows) - TRIAL_PROBES), len(rows))
+    found = cells[_nearest_rows(rows, probes, TRIAL_NEIGHBORS)]
+    return max((grouped() for _ in range(TRIALS)), key=lambda one: share_asked(one, rows[probes], found, metric))
+
+
+def share_asked(clusters: Clusters, queries: Float32Array, cells: Int64Array, metric: Metric) -> float:
+    """The share of the neighbors of queries that is in the first quarter of the shards.
+
+    cells: the nearest centroids of the neighbors, [n, k].
+    """
+    n_shards = clusters.count
+    order = ranked(queries, clusters, metric, n_shards)
+    places = np.empty_like(order)
+    np.put_along_axis(places, order, np.broadcast_to(np.arange(n_shards), order.shape), axis=1)
+    asked = np.take_along_axis(places, clusters.owners[cells].astype(np.int64), axis=1) < max(1, n_shards // 4)
+    return float(asked.mean())
 
 
 def _grouped(centroids: Float32Array, weights: Int64Array, n_groups: int, rng: np.random.Generator) -> Int64Array:
@@ -77,19 +101,22 @@ def _shrunk(owners: Int64Array, weights: Int64Array, centroids: Float32Array, mi
 
 def _neighbor_cells(rows: Float32Array, cells: Int64Array, count: int) -> list[Int64Array]:
     """For each cell, the cells of the nearest neighbors of its vectors and of the vectors whose neighbors it has."""
-    k = min(NEIGHBORS, len(rows) - 1)
-    half = np.square(rows).sum(axis=1) / 2
-    pairs = []
-    for start in range(0, min(PROBES, len(rows)), _QUERIES_PER_STEP):
-        probes = np.arange(start, min(start + _QUERIES_PER_STEP, PROBES, len(rows)))
-        scores = rows[probes] @ rows.T - half
-        scores[np.arange(len(probes)), probes] = -np.inf
-        found = np.argpartition(-scores, k - 1, axis=1)[:, :k]
-        pairs.append(np.stack([np.repeat(cells[probes], k), cells[found].ravel()]))
-    first, second = np.concatenate(pairs, axis=1)
+    probes = np.arange(min(PROBES, len(rows)))
+    found = _nearest_rows(rows, probes, NEIGHBORS)
+    first, second = np.repeat(cells[probes], found.shape[1]), cells[found].ravel()
     starts, ends = np.concatenate([first, second]), np.concatenate([second, first])
     order = np.argsort(starts, kind="stable")
     return np.split(ends[order], np.searchsorted(starts[order], np.arange(1, count)))
+
+
+def _nearest_rows(rows: Float32Array, probes: Int64Array, k: int) -> Int64Array:
+    """The k nearest other rows of some rows, [n, k], in any order."""
+    k, half, found = min(k, len(rows) - 1), np.square(rows).sum(axis=1) / 2, []
+    for part in np.array_split(probes, -(-len(probes) // _QUERIES_PER_STEP)):
+        scores = rows[part] @ rows.T - half
+        scores[np.arange(len(part)), part] = -np.inf
+        found.append(np.argpartition(-scores, k - 1, axis=1)[:, :k])
+    return np.concatenate(found)
 
 
 def _gather_neighbors(

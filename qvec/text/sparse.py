@@ -22,13 +22,16 @@ Ids = NDArray[np.uint32]
 
 
 def sparse_vector(value: Any, name: str) -> tuple[Ids, Float32Array]:
-    """Ids, ascending, and weights above zero of a dict, a pair of arrays, a CSR row, or a stored value.
+    """Ids, ascending, and weights above zero of a dict, a pair of arrays, a map of ``ids`` and ``weights``, a CSR row,
+    or a stored value.
 
     Weights of zero are left out. Raises InputError for an id that is out of range or repeated, and for a weight that is
     negative, not finite or above MAX_WEIGHT.
     """
     if isinstance(value, Mapping) and set(value) >= {"ids", "weights"}:
-        return stored_vector(value, name)
+        if isinstance(value["ids"], bytes):
+            return stored_vector(value, name)
+        value = value["ids"], value["weights"]
     ids, weights = _parts(value, name)
     if ids.ndim != 1 or ids.shape != weights.shape:
         raise InputError(f"{name} has {ids.shape} ids and {weights.shape} weights; give one weight for each id")
