@@ -133,7 +133,7 @@ def sort_rows(field: Field, values: Values, rows: NDArray[np.int64], descending:
     """Return rows in the order of their values; those without a value are last, equal values stay in their order."""
     if any(isinstance(part, bytes) and part[:1] == DIGEST for part in values.parts):
         raise InputError(f"order_by: a value of {field.name!r} is longer than 200 bytes, and has no order")
-    own = values.ranks()[np.concatenate([*values.chunks, np.zeros(0, np.uint32)])[rows]]
+    own = values.ranks[np.concatenate([*values.chunks, np.zeros(0, np.uint32)])[rows]]
     has_value = own > 0
     order = np.argsort(~own[has_value] if descending else own[has_value], kind="stable")
     return np.concatenate([rows[has_value][order], rows[~has_value]])

@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -29,19 +30,25 @@ _NUMBER, _CHUNK = 2, 2  # bytes at the beginning and at the end of the name of a
 _BEHIND = b"\xff\xff\x00"  # follows the number of every chunk
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Values:
-    """The values of a field that is not a list. ``parts``: in any order; ``chunks``: for each row of each chunk the
-    number of its value, from 1; 0: it has none. ``versions``: those of the chunks, None for values from a column.
-    ``n_entries``: of the field, when all of them were read."""
+    """The values of a field that is not a list.
+
+    ``parts``: in any order, those of a column ascending. ``chunks``: for each row of each chunk the number of its
+    value, from 1; 0: it has none. ``versions``: those of the chunks, None for values from a column. ``n_entries``: of
+    the field, when all of them were read.
+    """
 
     parts: list[Part]
     chunks: list[Numbers]
     versions: list[bytes | None] | None
     n_entries: int = 0
 
+    @cached_property
     def ranks(self) -> Numbers:
-        """Return the place of each number in the order of the values; 0 for number 0."""
+        """The place of each number in the order of the values; 0 for number 0."""
+        if self.versions is None:  # those of a column are in order
+            return np.arange(len(self.parts) + 1, dtype=np.uint32)
         order = sorted(range(len(self.parts)), key=lambda i: _in_order(self.parts[i]))
         ranks = np.zeros(len(self.parts) + 1, np.uint32)
         ranks[np.array(order, np.int64) + 1] = np.arange(1, len(order) + 1)
