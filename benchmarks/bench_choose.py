@@ -4,9 +4,10 @@
 
 The collection is the first rows of a set. Each row is also a query, searched among the others, as in ``choose`` without
 queries. A trial draws queries in random order and applies the rule of ``choose``, with 500 queries at first and
-16,000 (or half of all) at most; the result is tested on the queries that were not drawn. Brute force takes the smallest
-code, and its smallest oversampling, whose recall over all queries meets the target. The largest recall of any smaller
-choice tells how hard the decision was. Recall by code is that of ``evaluate`` on a flat index.
+16,000 (or half of all) at most; the result is tested on the queries that were not drawn. Brute force takes the
+smallest code, and its smallest oversampling, whose recall over all queries meets the target; of equally small ones,
+that with the highest recall. The largest recall of any smaller choice tells how hard the decision was. Recall by code
+is that of ``evaluate`` on a flat index.
 """
 
 from __future__ import annotations
@@ -67,8 +68,8 @@ def run(data: Workload, trials: int) -> None:
     n = len(data.base)
     for target in TARGETS:
         means = {key: values.mean() for key, values in sorted(recalls.items())}
-        best = min(key for key, mean in means.items() if mean >= target)
-        closest = max(mean for key, mean in means.items() if key < best)
+        best = min((key for key, mean in means.items() if mean >= target), key=lambda key: (*key[:2], -means[key]))
+        closest = max(mean for key, mean in means.items() if key[:2] < best[:2])
         held = same_code = same = 0
         drawn = []
         for _ in range(trials):

@@ -4,10 +4,11 @@
 
 Each checkout builds its own files from the same mixtures of a set, in steps of 25,000 rows: `graph` is an int8 graph
 that is requantized to int4, `lists` are inverted lists with rabitq1 codes. Both keep originals as f16. Each
-measurement has its own process in a memory cgroup, one thread and one core. It begins with nothing of the file in the
-page cache. After the first query, it asks --warm queries, and then those of the set, which were not asked before; the
-figures are of these. `svc` is wall time without the time that the process waited for a core. Without the right to make
-a cgroup, nothing is limited, and faults and bytes read are the figures to compare. `--diskann` adds diskannpy-rust.
+measurement has its own process in a memory cgroup, and one thread and one core after the first query. It begins with
+nothing of the file in the page cache. After the first query, it asks --warm queries, and then those of the set, which
+were not asked before; the figures are of these. `svc` is wall time without the time that the process waited for a
+core. Without the right to make a cgroup, nothing is limited, and faults and bytes read are the figures to compare.
+`--diskann` adds diskannpy-rust.
 """
 
 from __future__ import annotations
@@ -69,6 +70,7 @@ def measure(path: Path, data: Path, memory: str, options: dict[str, int], warm: 
     search = limited_diskann.searcher(path, K) if path.is_dir() else opened(path, memory, options)
     search(others[0])
     first = began.since()
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     for query in others[1:]:
         search(query)
     seconds, found = np.empty(len(queries)), np.empty((len(queries), K), np.int64)
@@ -116,7 +118,6 @@ def serve(folder: str, task: str, *arguments: str) -> None:
         print(json.dumps(build(Path(data), path, index, int(rows))))
     else:
         path, data, memory, options, warm = arguments
-        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
         print(json.dumps(measure(Path(path), Path(data), memory, json.loads(options), int(warm))))
 
 

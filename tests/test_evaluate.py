@@ -224,6 +224,29 @@ def test_codes_near_the_target_are_measured_with_more_queries(report: Report) ->
     assert (far.row and far.row.config, len(asked)) == (large, 3)
 
 
+def test_of_equally_small_codes_the_one_that_finds_more_is_chosen(tmp_path: Path, x: Float32Array) -> None:
+    with qvec.create(tmp_path / "a", DIM, code="f32") as db:
+        db.add(x[:200])
+        report = db.evaluate(codes=["rabitq1"], oversamples=(2,))
+    first = replace(report.rows[0], bytes=112, oversample=2, low=0.96, recall=0.965, high=0.97)
+    second = replace(
+        first,
+        code="mixed(bits=1.0)",
+        config=Mixed(bits=1.0),
+        bytes=112,
+        oversample=2,
+        low=0.98,
+        recall=0.985,
+        high=0.99,
+    )
+    for rows in ([first, second], [second, first]):
+        measured = replace(report, rows=rows)
+        found = choose(
+            lambda *_, measured=measured: measured, Target(0.95), 500, 500, lambda *_: pytest.fail("applied")
+        )
+        assert found.row == second
+
+
 def test_rounds_grow_fourfold_to_the_last() -> None:
     assert round_sizes(2000, 16_000) == [2000, 8000, 16_000]
     assert round_sizes(2000, 2000) == [2000]

@@ -88,6 +88,7 @@ class Choice:
 
 def choose(measure: Measure, target: Target, n: int, most: int, apply: Apply) -> Choice:
     """Choose the row with the least bytes, then the least oversampling, among those whose lower bound meets the target.
+    Of equal ones, it is that with the highest bound.
 
     ``n``: queries of the first round. ``most``: queries of the last.
     """
@@ -100,7 +101,7 @@ def choose(measure: Measure, target: Target, n: int, most: int, apply: Apply) ->
         report = _updated(report, measure(configs, size, z))
     within = [row for row in report.rows if target.admits(row)]
     meeting = [row for row in within if row.low >= target.recall]
-    best = min(meeting, key=_size, default=None)
+    best = min(meeting, key=lambda row: (*_size(row), -row.low), default=None)
     return Choice(target, report, best, max(within, key=lambda row: row.low, default=None), apply)
 
 

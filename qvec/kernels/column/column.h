@@ -115,8 +115,8 @@ typedef struct {
 } qv_copy;
 
 /* Copy blocks of columns from an open file, in its order, verified, and read them from there. -1: a block is damaged
- * (bad_block), or out of memory. The columns have the same page size. */
-int qv_columns_copy(const qv_copy *copies, uint32_t n, int fd);
+ * (bad_block), or out of memory. The columns have the same page size. Of `parts` threads, each copies a part. */
+int qv_columns_copy(const qv_copy *copies, uint32_t n, int fd, uint32_t part, uint32_t parts);
 
 static inline uint32_t qv_block_of(const qv_column *col, uint32_t row) {
     return (uint32_t)((uint64_t)row * col->magic >> col->shift);

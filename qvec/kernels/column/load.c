@@ -69,7 +69,8 @@ static run run_from(const qv_copy *copies, const place *places, int64_t n, int64
     return r;
 }
 
-/* Request the runs from place `next` on, up to AHEAD bytes past the offset `now`. Returns the next place. */
+/* Request the runs from place `next` on, up to AHEAD bytes past the offset `now`. Returns the next place. Every thread
+ * requests the runs of all: a second request of the same pages costs little. */
 static int64_t request_ahead(const qv_copy *copies, const place *places, int64_t n, uint64_t now, int64_t next,
                              int fd) {
     while (next < n) {
@@ -124,18 +125,22 @@ static int copy_run(const qv_copy *copies, const place *places, run r, uint8_t *
         if (keep_block(copy, places[i].block, buffer)) return qv_fail(copy->col, places[i].block), -1;
         buffer += qv_slot_size(copy->col);
     }
+    /* A search by another handle may have mapped the pages: they no longer count as memory of this process. */
+    const uint8_t *first = qv_stored_value(copies[places[r.first].copy].col, places[r.first].block);
+    madvise((void *)(uintptr_t)(first - QV_PAGE_HEADER), r.bytes, MADV_DONTNEED);
     return 0;
 }
 
-int qv_columns_copy(const qv_copy *copies, uint32_t n, int fd) {
+int qv_columns_copy(const qv_copy *copies, uint32_t n, int fd, uint32_t part, uint32_t parts) {
     place *places = NULL;
     int64_t found = collect(copies, n, &places), next = 0;
     uint8_t *buffer = malloc(LARGEST_RUN);
     int status = found < 0 || buffer == NULL ? -1 : 0;
-    for (int64_t now = 0; now < found && !status;) {
+    uint32_t number = 0;
+    for (int64_t now = 0; now < found && !status; number++) {
         run r = run_from(copies, places, found, now);
         next = request_ahead(copies, places, found, r.offset, next < now ? now : next, fd);
-        status = copy_run(copies, places, r, buffer, fd);
+        if (number % parts == part) status = copy_run(copies, places, r, buffer, fd);
         now += r.n;
     }
     free(buffer);
