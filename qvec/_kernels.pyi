@@ -240,6 +240,7 @@ class Searcher:
         rerank: Codec | None = None,
         vectors: Column | None = None,
         map: QueryMap | None = None,
+        unindexed: NDArray[np.uint32] | None = None,
         timed: bool = False,
     ) -> None: ...
     @property

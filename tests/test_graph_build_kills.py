@@ -16,7 +16,8 @@ from helpers.vectors import clustered
 
 DIM, OLD, NEW = 64, 200, 6000
 ADD = """
-import sys, numpy as np, qvec
+import sys, numpy as np, qvec, qvec.index.hnsw
+qvec.index.hnsw.LINKED_ROWS = int(sys.argv[4])
 x = np.load(sys.argv[2])
 with qvec.open(sys.argv[1], build_memory=int(sys.argv[3])) as db:
     print("ready", flush=True)
@@ -32,9 +33,12 @@ def vectors(tmp_path: Path) -> np.ndarray:
     return x
 
 
-def killed_add(folder: Path, after: float, build_memory: int) -> float:
-    """Add rows in a process that is killed after some seconds. Returns how long the process added rows."""
-    command = [sys.executable, "-c", ADD, str(folder / "a.qvec"), str(folder / "new.npy"), str(build_memory)]
+def killed_add(folder: Path, after: float, build_memory: int, most: int) -> float:
+    """Add rows in a process that is killed after some seconds. Returns how long the process added rows.
+
+    ``most``: more rows are added to the graph after their commit.
+    """
+    command = [sys.executable, "-c", ADD, str(folder / "a.qvec"), str(folder / "new.npy"), str(build_memory), str(most)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
@@ -52,9 +56,10 @@ def killed_add(folder: Path, after: float, build_memory: int) -> float:
 )
 @pytest.mark.parametrize("layout", ["compact", "packed"])
 @pytest.mark.parametrize("old", [0, OLD])
+@pytest.mark.parametrize("most", [1000, 8192])
 @pytest.mark.alone
 def test_a_kill_during_a_build_leaves_the_old_rows_or_the_new_ones(
-    tmp_path: Path, vectors: np.ndarray, layout: str, old: int, kills: int
+    tmp_path: Path, vectors: np.ndarray, layout: str, old: int, kills: int, most: int
 ) -> None:
     rng, path = random.Random(f"{layout} {old}"), tmp_path / "a.qvec"
     index = qvec.HNSW(layout=layout)  # type: ignore[arg-type]
@@ -64,7 +69,8 @@ def test_a_kill_during_a_build_leaves_the_old_rows_or_the_new_ones(
         with qvec.create(path, DIM, code=qvec.Int8(), index=index) as db:
             if old:
                 db.add(vectors[:old])
-        lasted = killed_add(tmp_path, 60 if i == 0 else rng.uniform(0, 1.1 * duration), rng.choice([0, 1 << 30]))
+        after, build_memory = 60 if i == 0 else rng.uniform(0, 1.1 * duration), rng.choice([0, 1 << 30])
+        lasted = killed_add(tmp_path, after, build_memory, most)
         duration = duration or lasted
         with qvec.open(path) as db:
             found.add(len(db))
@@ -72,6 +78,10 @@ def test_a_kill_during_a_build_leaves_the_old_rows_or_the_new_ones(
             assert not db.verify(deep=True)
             if len(db) == old:
                 db.add(vectors[OLD:])
+                assert not db.verify(deep=True)
+            elif rng.random() < 0.5:  # otherwise, the rows are searched as the kill left them
+                db.optimize()
+                assert db.stats().unindexed == 0
                 assert not db.verify(deep=True)
             ids = db.search(vectors[OLD : OLD + 50], 1, ef=100).ids[:, 0]
             assert (ids == np.arange(old, old + 50)).mean() > 0.95

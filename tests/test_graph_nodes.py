@@ -25,7 +25,8 @@ from qvec._kernels import (
     transform,
 )
 from qvec.codes.transforms import rotation_signs
-from qvec.index import graph_nodes
+from qvec.index import graph_nodes, hnsw
+from qvec.maintenance import index_aside
 from qvec.storage.store import Transaction
 
 pytestmark = pytest.mark.simd
@@ -92,10 +93,10 @@ def test_nodes_do_not_depend_on_threads_and_verify_sees_a_changed_byte() -> None
     packer.begin(np.arange(600, dtype=np.uint32))
     packer.run()
     np.testing.assert_array_equal(nodes.read_range(0, 600), made)
-    assert len(graph_nodes.wrong_nodes(coded, adjacency, nodes, 600)) == 0
+    assert len(graph_nodes.wrong_nodes(coded, adjacency, nodes, 600, 600)) == 0
     made[7, 100] ^= 1
     nodes.write(7, made[7:8])
-    np.testing.assert_array_equal(graph_nodes.wrong_nodes(coded, adjacency, nodes, 600), [7])
+    np.testing.assert_array_equal(graph_nodes.wrong_nodes(coded, adjacency, nodes, 600, 600), [7])
 
 
 @pytest.mark.parametrize(("dim", "coded"), [(40, 64), (384, 384), (512, 464), (784, 576), (1536, 736)])
@@ -235,19 +236,19 @@ def test_the_extension_contains_its_prefetch_instructions() -> None:
 
 def test_the_nodes_of_a_first_batch_are_written_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     private: list[int] = []
-    checkpoint = Transaction.checkpoint_if_large
+    commit, n = Transaction.commit, 6144
 
     def watched(self: Transaction) -> None:
-        if "nodes" in self.view.columns:
-            private.append(self.view.columns["nodes"].private_bytes)
-        checkpoint(self)
+        private.extend(column.private_bytes for name, column in self.view.columns.items() if name.startswith("nodes"))
+        commit(self)
 
-    monkeypatch.setattr(Transaction, "checkpoint_if_large", watched)
-    n = 3 * graph_nodes.NODES_PER_STEP
+    monkeypatch.setattr(Transaction, "commit", watched)
+    monkeypatch.setattr(hnsw, "LINKED_ROWS", 1000)
+    monkeypatch.setattr(index_aside, "STORED_BYTES", 1 << 18)
     with qvec.create(tmp_path / "a.qvec", 64, code=qvec.Int8(), index=PACKED) as db:
         db.add(clustered(n, 64))
         assert not db.verify(deep=True)
         with db._store.read() as snap:
-            whole = n * snap.columns["nodes"].stride
+            whole = n * snap.columns[snap.state.column_names["nodes"]].stride
     assert len(private) >= 3
     assert 0 < max(private) < 0.5 * whole

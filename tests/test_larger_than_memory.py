@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,16 @@ def test_lists_answer_from_the_disk_as_from_memory(path: Path) -> None:
             assert recall(from_disk.ids[None], exact[i][None]) >= 0.9
             some = cold.search(query, 5, nprobe=2, ids_in=exact[i][::2].tolist())
             assert some.ids.tolist() == exact[i][::2].tolist()
+
+
+@pytest.mark.parametrize("memory", ["mmap", 100_000])
+def test_threads_verify_the_rows_of_a_handle_together(path: Path, memory: Any) -> None:
+    x = make(path, "graph")
+    with qvec.open(path, "r") as db:
+        wanted = [db.search(query, 5).ids.tolist() for query in x[:200]]
+    with qvec.open(path, "r", memory=memory) as cold, ThreadPoolExecutor(8) as pool:
+        found = pool.map(lambda query: cold.search(query, 5).ids.tolist(), x[:200])
+        assert list(found) == wanted
 
 
 def test_compact_writes_the_blocks_of_a_column_one_behind_the_other(path: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 import qvec
 from helpers.collection_model import Model, assert_hits_are_exact, assert_same_content
 from helpers.vectors import clustered
+from qvec.maintenance import optimize
 from qvec.storage.stats import collect
 
 DIM, N = 32, 1500
@@ -204,3 +205,29 @@ def test_a_rebuild_continues_after_the_death_of_a_process(path: Path, rng: np.ra
         again.optimize()
         assert len(again.generations()) == 1
         assert_sound(again, model)
+
+
+@pytest.mark.parametrize("index", ["hnsw", "packed"])
+def test_a_large_collection_is_not_rewritten_for_a_few_deleted_rows(
+    path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, index: str
+) -> None:
+    monkeypatch.setattr(optimize, "LARGE_ROWS", 1000)
+    x = clustered(rng, N, DIM)
+    with qvec.create(path, DIM, index=index) as db:
+        db.add(x)
+        db.delete([*range(0, 1400, 200), N - 1])  # 8 of 1500: more than one of 200
+        db.optimize()
+        with db._store.read() as snap:
+            assert (snap.state.n, snap.state.index.tombstones) == (N - 1, 0)  # only the last row is gone
+        db.delete([1, 2])
+        before = db.stats().txn_id
+        db.optimize()
+        with db._store.read() as snap:
+            assert snap.state.index.tombstones == 2
+        assert db.stats().txn_id == before  # nothing was written
+        db.add(x[:6])  # in the unused rows
+        assert rows_of(db) == N - 1
+        db.delete(list(range(3, 300)))
+        db.optimize()
+        assert rows_of(db) == len(db)
+        assert db.verify(deep=True) == []

@@ -32,10 +32,10 @@ from qvec.index import Progress
 from qvec.maintenance.state_check import state_codec
 from qvec.rows.results import AddResult
 from qvec.rows.visibility import Visibility
+from qvec.rows.writer import is_growth_due
 from qvec.schema.generations import Generation, list_generations
 from qvec.schema.payloads import table_parts
 from qvec.schema.quantizer_export import Transfer
-from qvec.schema.state import ListsState
 from qvec.schema.validation import (
     as_id_set,
     id_keys,
@@ -138,12 +138,11 @@ class Collection(MeasurableCollection):
             drift = self._alarm.check(txn, rows.vectors, untrained)
             replaced = result.replaced if txn.state.expires is None else len(rows.vectors)  # also rows that expired
             repair_due, untuned = replaced > 0 and writer.repair_due, outdated(txn.state)
-            lists = txn.state.index
-            outgrown = isinstance(lists, ListsState) and lists.is_outgrown(txn.state.live)
+            growth_due = is_growth_due(txn.state)
         if repair_due:
             self._maintenance.repair_index(replaced, workers)
-        if outgrown and not self._store.in_transaction:
-            self._maintenance.recluster(workers)
+        if growth_due and not self._store.in_transaction:
+            self._maintenance.grow_index(workers, report)
         self._alarm.announce(drift)
         if untuned:
             self._measurements.refresh_curves(workers)

@@ -162,7 +162,8 @@ class Stats:
       inactive codes. ``free_bytes``: pages that the next commits can use.
     - ``degree``: average number of edges of a live row in the graph; ``reachable``: live rows that walks can reach.
       None unless requested, or without a graph.
-    - ``expired``: stored vectors whose time has passed; ``count`` does not include them.
+    - ``expired``: stored vectors whose time has passed; ``count`` does not include them. ``unindexed``: stored vectors
+      that the index does not contain yet; searches score all of them. Later adds, or ``optimize``, add them to it.
     - ``memory``: the option of this handle; ``resident``: the bytes that it has copied to memory.
     - ``erasing``: whether deleted data must still be overwritten.
     - ``commits_held``: how many commits the oldest reader of any process is behind; pages freed since then are reused
@@ -179,6 +180,7 @@ class Stats:
     model: str | None
     count: int
     expired: int
+    unindexed: int
     deleted: int
     code_size: int
     codes_bytes: int

@@ -36,16 +36,14 @@ class IndexInput:
     """The input that an index is built from: n rows of the collection's columns, under their own names.
 
     ``codes``: the codes that score rows. ``vectors``: reads the vectors; an index that is built from codes does not
-    need them. Deleted rows can be reused for other vectors when the index no longer refers to them. ``checkpoint``:
-    given if readers see none of the rows and nothing of the index yet; it publishes the columns, if they have changed
-    much, and releases the memory of the changes. ``workspace``: of a build. ``lists_only``: packed nodes are not built.
+    need them. Deleted rows can be reused for other vectors when the index no longer refers to them. ``workspace``: of a
+    build. ``lists_only``: packed nodes are not built.
     """
 
     columns: Mapping[str, Column]
     codes: CodeColumn
     n: int
     vectors: VectorReader | None = None
-    checkpoint: Callable[[], object] | None = None
     workspace: Workspace = DEFAULT_WORKSPACE
     lists_only: bool = False
 
@@ -90,6 +88,21 @@ class Index(Protocol):
         """Add stored live rows to the index. They ascend and are not indexed yet. Return the new state."""
         ...
 
+    def max_rows(self, state: IndexState, live: int, dim: int) -> int | None:
+        """Return how many rows one transaction may pass to `extend`, so that it takes about a second at most.
+
+        None: any number. ``live``: the number of live rows, with those that are added.
+        """
+        ...
+
+    def defer(self, data: IndexInput, state: IndexState, rows: Rows) -> None:
+        """Prepare the columns of an index that is not empty for new rows, which `extend` adds later."""
+        ...
+
+    def unindexed_rows(self, data: IndexInput, state: IndexState) -> Rows:
+        """Return the live rows that the index does not contain, ascending."""
+        ...
+
     def drop(self, data: IndexInput, state: IndexState, rows: Rows, threads: int) -> IndexState:
         """Process deleted rows, which ascend: remove them, or count them as tombstones for `repair`.
 
@@ -124,7 +137,7 @@ class Index(Protocol):
         ...
 
     def finder(self, data: IndexInput, state: IndexState) -> Finder | None:
-        """Return the finder of candidates among rows of any codes. None: searches scan the codes.
+        """Return the finder of candidates among the indexed rows, of any codes. None: searches scan the codes.
 
         Columns contain packed nodes (:data:`qvec.schema.layout.NODES`) only if ``data`` has the codes of the nodes.
         """

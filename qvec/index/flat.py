@@ -30,6 +30,15 @@ class FlatIndex:
             progress(len(rows), len(rows))
         return state
 
+    def max_rows(self, state: IndexState, live: int, dim: int) -> None:
+        return None
+
+    def defer(self, data: IndexInput, state: IndexState, rows: Rows) -> None:
+        pass
+
+    def unindexed_rows(self, data: IndexInput, state: IndexState) -> Rows:
+        return np.zeros(0, np.uint32)
+
     def drop(self, data: IndexInput, state: IndexState, rows: Rows, threads: int) -> IndexState:
         return state
 

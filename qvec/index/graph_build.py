@@ -65,7 +65,7 @@ class GraphBuild:
         If there are few, most of their reverse edges are added later. Without rows, add all pending ones.
         """
         data, graph = self.data, self.graph
-        if self._builds_by_partitions(len(rows)):
+        if self.builds_by_partitions(len(rows)):
             self._rebuild(rows)
             return
         mark(data.columns[LINKED], rows, True)
@@ -112,7 +112,7 @@ class GraphBuild:
         new = np.isin(equal, rows) & np.isin(equal, passed)
         return equal[new], first[new], passed
 
-    def _builds_by_partitions(self, n_rows: int) -> bool:
+    def builds_by_partitions(self, n_rows: int) -> bool:
         """Whether adding rows rebuilds the graph. Never under "ip", because dot products are not distances."""
         data, codec = self.data, self.data.codes.codec
         comparable = is_scaled_int8(codec) or (data.vectors is not None and codec.kind != "binary")
@@ -133,9 +133,7 @@ class GraphBuild:
         vars(graph).update(vars(Graph(len(live), 0, root, entries, len(live))))
         with thread_pool(self.threads) as pool:
             graph_nodes.pack_new_nodes(data, live.astype(np.uint32), self.threads, pool)
-        if NODES in data.columns and not data.lists_only:
-            data.columns[NODES].resize(data.n)
-        for name in (LINKED, REMOVING):  # after the last checkpoint: the next add relies on them
+        for name in (LINKED, REMOVING):
             if name in data.columns:
                 mark(data.columns[name], rows_in(read_bitmap(data.columns[name], data.n)), False)
         mark(data.columns[LINKED], live, True)

@@ -71,7 +71,7 @@ def isolated_duplicates(data: IndexInput) -> NDArray[np.int64]:
     to other rows. Rows that are linked to each other have several such edges. Rows whose linked row was deleted have
     none, or several that the repair has added.
     """
-    if data.codes.codec.kind in COARSE_KINDS:
+    if data.codes.codec.kind in COARSE_KINDS or LINKED not in data.columns:
         return np.zeros(0, np.int64)
     rows = rows_in(read_bitmap(data.columns[LINKED], data.n) & ~data.deleted)
     group = np.full(data.n + 1, -1, np.int64)

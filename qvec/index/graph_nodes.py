@@ -43,19 +43,12 @@ def update_nodes(data: IndexInput, changer: Linker | GraphRepair, threads: int, 
 
 
 def pack_new_nodes(data: IndexInput, rows: Rows, threads: int, pool: ThreadPoolExecutor) -> None:
-    """Build the nodes of ``rows`` of a new graph, ascending. Does nothing if the graph has no nodes.
-
-    The column grows with the nodes: a checkpoint writes all blocks that it has.
-    """
+    """Build the nodes of ``rows`` of a new graph, ascending. Does nothing if the graph has no nodes."""
     nodes = data.columns.get(NODES)
     if nodes is None or data.lists_only:
         return
-    for start in range(0, len(rows), NODES_PER_STEP):
-        part = rows[start : start + NODES_PER_STEP]
-        nodes.resize(max(nodes.n_rows, int(part[-1]) + 1))
-        pack_nodes(data.codes, data.columns[ADJACENCY], nodes, part, data.n, threads, pool)
-        if data.checkpoint is not None:
-            data.checkpoint()
+    nodes.resize(data.n)
+    pack_nodes(data.codes, data.columns[ADJACENCY], nodes, rows, data.n, threads, pool)
 
 
 def pack_nodes(
@@ -69,9 +62,9 @@ def pack_nodes(
         run_on_threads(packer.run, min(threads, max(1, len(part) // 64)), pool)
 
 
-def wrong_nodes(codes: CodeColumn, adjacency: Column, nodes: Column, n: int) -> Rows:
-    """Return the rows whose nodes do not match their lists and codes."""
-    return _packer(codes, adjacency, nodes, n).wrong(0, n)
+def wrong_nodes(codes: CodeColumn, adjacency: Column, nodes: Column, n: int, stop: int) -> Rows:
+    """Return the rows below ``stop`` whose nodes do not match their lists and the n rows of codes."""
+    return _packer(codes, adjacency, nodes, n).wrong(0, stop)
 
 
 def node_finder(codes: CodeColumn, nodes: Column, degree: int, n: int, entries: Rows) -> PackedFinder:

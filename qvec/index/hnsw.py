@@ -25,6 +25,10 @@ from qvec.storage.store import ColumnSpec
 
 ROWS_PER_READ = 65_536
 NO_NEIGHBOR = 0xFFFFFFFF
+LINKED_ROWS, LINKED_VALUES = (
+    8192,
+    2 << 20,
+)  # limits of the rows, and of the values of their vectors, that one transaction links
 MAX_TOMBSTONE_SHARE = 0.075  # of the rows of a graph; a repair is due when more are deleted
 
 
@@ -48,12 +52,29 @@ class HNSWIndex:
     def extend(
         self, data: IndexInput, state: IndexState, rows: Rows, threads: int, progress: Progress | None
     ) -> IndexState:
-        columns, graph = data.columns, Graph.of(state)
-        columns[ADJACENCY].resize(data.n)
-        for name in (LINKED, REMOVING):
-            columns[name].resize(words_for(data.n))
+        graph = Graph.of(state)
+        if not graph.indexed and not len(rows):
+            return state
+        self.defer(data, state, rows)
         GraphBuild(data, graph, self._search_width(graph), threads, progress).run(rows)
         return graph.state()
+
+    def rebuilds(self, data: IndexInput, state: IndexState, n_rows: int) -> bool:
+        """Whether `extend` by this many rows builds a new graph, and does not read the old one."""
+        graph = Graph.of(state)
+        return GraphBuild(data, graph, self._search_width(graph), 1).builds_by_partitions(n_rows)
+
+    def max_rows(self, state: IndexState, live: int, dim: int) -> int:
+        return max(1, min(LINKED_ROWS, LINKED_VALUES // dim))
+
+    def defer(self, data: IndexInput, state: IndexState, rows: Rows) -> None:
+        data.columns[ADJACENCY].resize(data.n)
+        for name in (LINKED, REMOVING):
+            data.columns[name].resize(words_for(data.n))
+
+    def unindexed_rows(self, data: IndexInput, state: IndexState) -> Rows:
+        live = complement(data.n, data.deleted)
+        return rows_in(live & ~self.referenced_rows(data, state)).astype(np.uint32)
 
     def _search_width(self, graph: Graph) -> int:
         """Return the size of the candidate list for linking a row, enlarged because tombstones take slots in it."""
@@ -80,6 +101,8 @@ class HNSWIndex:
         return graph.state()
 
     def referenced_rows(self, data: IndexInput, state: IndexState) -> Bitmap:
+        if not Graph.of(state).indexed:
+            return np.zeros(words_for(data.n), np.uint64)
         return read_bitmap(data.columns[LINKED], data.n)
 
     def unused_rows(self, data: IndexInput, state: IndexState) -> dict[str, NDArray[np.int64]]:
@@ -89,10 +112,14 @@ class HNSWIndex:
     def n_lists(self, state: IndexState) -> int:
         return 0
 
-    def finder(self, data: IndexInput, state: IndexState) -> Finder:
-        codes, columns, entries = data.codes, data.columns, Graph.of(state).entries
+    def finder(self, data: IndexInput, state: IndexState) -> Finder | None:
+        codes, columns, graph = data.codes, data.columns, Graph.of(state)
+        if not graph.indexed:
+            return None
+        entries = graph.entries
         if self.config.layout == "packed" and NODES in columns:
-            return graph_nodes.node_finder(codes, columns[NODES], 2 * self.config.m, data.n, entries)
+            n = min(data.n, columns[NODES].n_rows)  # rows behind them are not linked yet
+            return graph_nodes.node_finder(codes, columns[NODES], 2 * self.config.m, n, entries)
         return GraphFinder(codes.codec, codes.column, columns[ADJACENCY], data.n, entries)
 
     def check(self, data: IndexInput, state: IndexState, deep: bool) -> list[str]:
@@ -101,9 +128,6 @@ class HNSWIndex:
         if (count(linked), dead) != (graph.indexed, graph.tombstones):
             stated = f"{graph.indexed} and {graph.tombstones}"
             return [f"{count(linked)} rows are linked, {dead} of them deleted; the state says {stated}"]
-        outside = rows_in(complement(data.n, data.deleted) & ~linked)
-        if len(outside):
-            return [f"{len(outside)} rows are not in the graph, the first is row {outside[0]}"]
         if not graph.indexed:
             return []
         tree = self._check_tree(data, graph, linked)
@@ -111,8 +135,11 @@ class HNSWIndex:
 
     def shape(self, data: IndexInput, state: IndexState) -> GraphShape:
         """Compute the average degree and the reachability of the live rows. Reads the whole graph."""
-        graph, codes, adjacency = Graph.of(state), data.codes, data.columns[ADJACENCY]
-        live, links = data.live, 0
+        graph, codes = Graph.of(state), data.codes
+        if not graph.indexed:
+            return GraphShape(0.0, 0)
+        adjacency, links = data.columns[ADJACENCY], 0
+        live = rows_in(complement(data.n, data.deleted) & self.referenced_rows(data, state))
         for start in range(0, len(live), ROWS_PER_READ):
             links += int((adjacency.read(live[start : start + ROWS_PER_READ]).view("<u4") != NO_NEIGHBOR).sum())
         reached = reachable(codes.codec, codes.column, adjacency, data.n, graph.entries, graph.root)
@@ -131,7 +158,10 @@ class HNSWIndex:
         columns = data.columns
         if NODES not in columns:
             return ["the packed nodes of the graph are missing"]
-        differing = graph_nodes.wrong_nodes(data.codes, columns[ADJACENCY], columns[NODES], data.n)
+        n = min(data.n, columns[NODES].n_rows)
+        if (behind := int(rows_in(linked)[-1]) + 1 - n) > 0:
+            return [f"the packed nodes of {behind} rows of the graph are missing"]
+        differing = graph_nodes.wrong_nodes(data.codes, columns[ADJACENCY], columns[NODES], data.n, n)
         wrong = rows_in(linked & bitmap_of(differing, data.n))
         if not len(wrong):
             return []

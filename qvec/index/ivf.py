@@ -14,21 +14,23 @@ from typing import ClassVar
 
 import numpy as np
 
-from qvec._kernels import LIST_BYTES, Codec, Column, ListFinder, Lists, list_block_bytes
+from qvec._kernels import LIST_BYTES, Codec, ListFinder, Lists, list_block_bytes
 from qvec.codes.configs import IVF
 from qvec.codes.registry import Quantizer
 from qvec.codes.transforms import rotation_signs
 from qvec.common.types import Float32Array, NDArray
 from qvec.index.base import IndexInput, Progress
-from qvec.index.ivf_check import ENTRIES_PER_BLOCK, check_lists
+from qvec.index.ivf_check import ENTRIES_PER_BLOCK, check_lists, is_listed
 from qvec.index.ivf_clusters import TRAINING_ROWS_PER_LIST, assign, cluster
 from qvec.schema.layout import CENTROIDS, LIST_BLOCKS, LISTS, SLOTS, block_column, narrow_column, wide_column
 from qvec.schema.state import IndexState, ListLayout, ListsState, Rows
-from qvec.storage.store import ColumnSpec, memory_column
+from qvec.storage.store import ColumnSpec
 
 LISTS_PER_SQRT_ROWS = 4.0  # n vectors have this times sqrt(n) lists, if nlist="auto"
 MIN_ROWS_PER_LIST = 16  # on average, if nlist="auto"
 ROWS_PER_STEP = 8192  # vectors in memory as float32
+LISTED_ROWS, LISTED_VALUES = 32_768, 10 << 20  # limits of what one transaction adds
+CLUSTERED_ROWS, CLUSTERED_VALUES = 8192, 2 << 20  # ... or trains centroids on them
 MIN_CODE_BITS = 2.0  # codes of fewer bits per dimension are no more exact than the entries of lists
 
 
@@ -56,9 +58,10 @@ def open_lists(layout: ListLayout, data: IndexInput) -> Lists:
     )
 
 
-def _changed_state(layout: ListLayout, lists: Lists) -> ListsState:
-    """Return the state after the lists have changed."""
-    changed = replace(layout, n_blocks=lists.n_blocks, n_free=lists.n_free, free_block=lists.free_block)
+def _changed_state(layout: ListLayout, lists: Lists, more: int) -> ListsState:
+    """Return the state after the lists have changed and contain ``more`` rows than before."""
+    n_listed, blocks = layout.listed + more, (lists.n_blocks, lists.n_free, lists.free_block)
+    changed = replace(layout, listed=n_listed, n_blocks=blocks[0], n_free=blocks[1], free_block=blocks[2])
     return ListsState(lists=changed)
 
 
@@ -100,23 +103,33 @@ class IVFIndex:
         self, data: IndexInput, state: IndexState, rows: Rows, threads: int, progress: Progress | None
     ) -> IndexState:
         layout, live = layout_of(state), len(data.live)
+        if layout is None and not len(rows):
+            return state
         data.columns[SLOTS].resize(data.n)
         is_outgrown = isinstance(state, ListsState) and state.is_outgrown(live)
-        if layout is None or (is_outgrown and 2 * len(rows) >= live):  # else qvec.maintenance.recluster does it
+        if layout is None or (is_outgrown and 2 * len(rows) >= live):  # else qvec.maintenance.growth does it
             rows = data.live.astype(np.uint32)
             layout = self._cluster(data, rows, threads, progress)
         lists = open_lists(layout, data)
         _put(data, lists, rows, self._copies(layout), threads, progress)
-        return _changed_state(layout, lists)
+        return _changed_state(layout, lists, len(rows))
 
-    def build_apart(
-        self, data: IndexInput, psize: int, threads: int, progress: Progress | None
-    ) -> tuple[dict[str, Column], IndexState]:
-        """Lists of all live rows, with new centroids, in columns of their own in memory; and their state."""
-        assert data.vectors is not None
-        made = {name: memory_column(name, spec, psize) for name, spec in self.columns(data.vectors.quantizer).items()}
-        apart = replace(data, columns={**data.columns, **made})
-        return made, self.extend(apart, self.empty, data.live.astype(np.uint32), threads, progress)
+    def max_rows(self, state: IndexState, live: int, dim: int) -> int:
+        may_cluster = layout_of(state) is None or (isinstance(state, ListsState) and state.is_outgrown(live))
+        rows, values = (CLUSTERED_ROWS, CLUSTERED_VALUES) if may_cluster else (LISTED_ROWS, LISTED_VALUES)
+        return max(1, min(rows, values // dim))
+
+    def defer(self, data: IndexInput, state: IndexState, rows: Rows) -> None:
+        slots = data.columns[SLOTS]
+        slots.resize(data.n)
+        for start in range(0, len(rows), ROWS_PER_STEP):
+            part = rows[start : start + ROWS_PER_STEP]
+            slots.put(part, np.full((len(part), slots.stride), 255, np.uint8))
+
+    def unindexed_rows(self, data: IndexInput, state: IndexState) -> Rows:
+        if layout_of(state) is None:
+            return data.live.astype(np.uint32)
+        return data.live[~is_listed(data, data.live)].astype(np.uint32)
 
     def _copies(self, layout: ListLayout) -> int:
         return min(self.config.copies, layout.n_lists)
@@ -128,7 +141,7 @@ class IVFIndex:
         n_lists = self._n_lists(len(rows))
         columns = data.columns
         layout = ListLayout(
-            quantizer.dim, quantizer.metric, self.config.seed, n_lists, len(rows), -(-n_lists // ENTRIES_PER_BLOCK)
+            quantizer.dim, quantizer.metric, self.config.seed, n_lists, len(rows), 0, -(-n_lists // ENTRIES_PER_BLOCK)
         )
         columns[LISTS].resize(n_lists + 1)
         columns[CENTROIDS].resize(n_lists + 1)
@@ -166,9 +179,9 @@ class IVFIndex:
         layout = layout_of(state)
         if layout is None:
             return state
-        lists = open_lists(layout, data)
+        lists, n_listed = open_lists(layout, data), int(is_listed(data, rows).sum())
         lists.remove(rows)
-        return _changed_state(layout, lists)
+        return _changed_state(layout, lists, -n_listed)
 
     def repair_due(self, state: IndexState) -> bool:
         return False
@@ -202,8 +215,11 @@ class IVFIndex:
     def check(self, data: IndexInput, state: IndexState, deep: bool) -> list[str]:
         layout = layout_of(state)
         if layout is None:
-            return ["rows are in no list"] if len(data.live) else []
-        return check_lists(data, open_lists(layout, data), self._copies(layout), deep)
+            return []
+        listed = data.live[is_listed(data, data.live)]
+        if len(listed) != layout.listed:
+            return [f"{len(listed)} live rows are in lists; the state says {layout.listed}"]
+        return check_lists(data, listed, open_lists(layout, data), self._copies(layout), deep)
 
 
 def _put(data: IndexInput, lists: Lists, rows: Rows, copies: int, threads: int, progress: Progress | None) -> None:

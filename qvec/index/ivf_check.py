@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -17,12 +18,19 @@ ROWS_PER_STEP = 4096
 Numbers = NDArray[np.int64]
 
 
-def check_lists(data: IndexInput, lists: Lists, copies: int, deep: bool) -> list[str]:
-    """Find problems. Each live row must be in ``copies`` lists; ``deep``: with entries that match its vector."""
+def is_listed(data: IndexInput, rows: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return for each row whether it is in a list."""
+    listed: NDArray[np.bool_] = (data.columns[SLOTS].read(rows).view("<u4") != NOWHERE).any(axis=1)
+    return listed
+
+
+def check_lists(data: IndexInput, listed: Numbers, lists: Lists, copies: int, deep: bool) -> list[str]:
+    """Find problems. Each of the ``listed`` rows must be in ``copies`` lists; ``deep``: with entries that match its
+    vector."""
     chains = Chains.read(data, lists)
     problems = chains.follow()
-    problems = problems or _check_slots(data, chains, copies)
-    return problems or (_check_entries(data, lists, copies) if deep else [])
+    problems = problems or _check_slots(data, listed, chains, copies)
+    return problems or (_check_entries(data, listed, lists, copies) if deep else [])
 
 
 @dataclass(frozen=True)
@@ -88,13 +96,12 @@ def _block_heads(column: Column, start: int, n_blocks: int) -> NDArray[np.uint32
     return column.read_range(start, min(start + ROWS_PER_STEP, n_blocks))[:, :192].view("<u4").copy()
 
 
-def _check_slots(data: IndexInput, chains: Chains, copies: int) -> list[str]:
-    """Check that the slots of live rows refer to all entries, and that the slots of one row are in different lists."""
+def _check_slots(data: IndexInput, live: Numbers, chains: Chains, copies: int) -> list[str]:
+    """Check that the slots of listed rows refer to all entries, and that those of one row are in different lists."""
     block, place = np.nonzero(chains.rows != NOWHERE)
     in_lists = chains.owner[block] < len(chains.heads)
     block, place = block[in_lists], place[in_lists]
     rows, slots = chains.rows[block, place], block * ENTRIES_PER_BLOCK + place
-    live = data.live
     if len(rows) != copies * len(live) or (len(live) > 0 and rows.max() >= data.n):
         return [f"{len(rows)} entries are in lists, expected {copies} for each of {len(live)} rows"]
     known = data.columns[SLOTS].read(live).view("<u4")[:, :copies].astype(np.int64)
@@ -107,8 +114,7 @@ def _check_slots(data: IndexInput, chains: Chains, copies: int) -> list[str]:
     return [f"row {live[twice][0]} is in one list twice"] if twice.any() else []
 
 
-def _check_entries(data: IndexInput, lists: Lists, copies: int) -> list[str]:
-    live = data.live
+def _check_entries(data: IndexInput, live: Numbers, lists: Lists, copies: int) -> list[str]:
     for start in range(0, len(live), ROWS_PER_STEP):
         rows = live[start : start + ROWS_PER_STEP].astype(np.uint32)
         right = lists.holds(rows, lists.vectors(data.read_vectors(rows)))[:, :copies].all(axis=1)

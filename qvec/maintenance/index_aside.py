@@ -21,7 +21,7 @@ from qvec.rows.writer import index_for
 from qvec.schema.config import Config
 from qvec.schema.generations import column_key_name, drop_unused_index_columns, reserve_number
 from qvec.schema.layout import INDEX_COLUMNS, NODES, active_columns, column_in_memory
-from qvec.schema.quantizers import QuantizerLoader
+from qvec.schema.quantizers import QuantizerLoader, VectorReader
 from qvec.schema.state import InactiveCodes, IndexState, PendingGeneration, State
 from qvec.storage.store import Snapshot, Store, Transaction
 
@@ -48,14 +48,16 @@ def index_names(reading: Snapshot, own: Container[str], number: int) -> dict[str
 
 
 @dataclass
-class _Made:
-    """An index in memory, of ``rows``. ``names``: the stored names of all columns of the generation."""
+class Made:
+    """An index in memory, of ``rows``. ``names``: the stored names of all columns of the generation. ``replaced``: the
+    index that was active when it was built, if it is to replace that."""
 
     built: InactiveCodes
     index: IndexState
     columns: dict[str, Column]
     rows: NDArray[np.uint32]
     names: dict[str, str] = field(default_factory=dict)
+    replaced: IndexState | None = None
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ class IndexAside:
             made = self._build(snap, progress)
         return self._add_columns(made) and self._store_columns(made) and self._store_nodes(made) and self._finish(made)
 
-    def _build(self, snap: Snapshot, progress: Progress | None) -> _Made:
+    def _build(self, snap: Snapshot, progress: Progress | None) -> Made:
         state: State = snap.state
         assert state.pending is not None
         built, codes = state.pending.built, self.quantizers.load(snap, self.number)
@@ -83,17 +85,20 @@ class IndexAside:
         data = replace(self._input(snap, columns | own, built.rows), lists_only=True)
         rows = data.live.astype(np.uint32)
         report = None if progress is None else lambda done, total: progress(built.rows + done, built.rows + total)
-        return _Made(built, index.extend(data, index.empty, rows, self.threads, report), own, rows)
+        return Made(built, index.extend(data, index.empty, rows, self.threads, report), own, rows)
 
     def _columns(self, reading: Snapshot, names: dict[str, str]) -> dict[str, Column]:
         return active_columns(reading.columns, {**reading.state.column_names, **names})
 
     def _input(self, reading: Snapshot, columns: dict[str, Column], n: int) -> IndexInput:
         codes = linking_codes(self.quantizers.pair(self.quantizers.load(reading, self.number), columns), columns)
-        reader, workspace = originals_of(reading, self.quantizers), self.quantizers.workspace
+        reader, workspace = self._reader(reading, columns), self.quantizers.workspace
         return IndexInput(columns, codes, n, reader, workspace=workspace)
 
-    def _is_current(self, txn: Transaction, made: _Made) -> bool:
+    def _reader(self, reading: Snapshot, columns: dict[str, Column]) -> VectorReader:
+        return originals_of(reading, self.quantizers)
+
+    def _is_current(self, txn: Transaction, made: Made) -> bool:
         """Whether the pending generation still has the codes that the index was built from, and no index."""
         pending: PendingGeneration | None = txn.state.pending
         if pending is None or pending.number != self.number or pending.built.index is not None:
@@ -102,7 +107,7 @@ class IndexAside:
         same = (now.column_names, now.own_index) == (made.built.column_names, made.built.own_index)
         return same and now.rows >= made.built.rows
 
-    def _add_columns(self, made: _Made) -> bool:
+    def _add_columns(self, made: Made) -> bool:
         """Create the columns. Remove those of calls that did not end."""
         with self.store.write() as txn:
             if not self._is_current(txn, made):
@@ -115,13 +120,13 @@ class IndexAside:
                 txn.add_column(made.names[name], replace(spec, generation=number))
         return True
 
-    def _free_number(self, txn: Transaction, made: _Made) -> int:
+    def _free_number(self, txn: Transaction, made: Made) -> int:
         """The number in the keys of the columns: that of the generation, unless another one uses its earlier graph."""
         if not any(column_key_name(name, self.number) in txn.columns for name in made.columns):
             return self.number
         return reserve_number(txn)
 
-    def _store_columns(self, made: _Made) -> bool:
+    def _store_columns(self, made: Made) -> bool:
         """Copy the columns, except packed nodes."""
         for name, source in made.columns.items():
             if name == NODES:
@@ -135,7 +140,7 @@ class IndexAside:
                     column.write(start, source.read_range(start, stop))
         return True
 
-    def _store_nodes(self, made: _Made) -> bool:
+    def _store_nodes(self, made: Made) -> bool:
         """Pack the nodes, if the graph has any, from the stored lists."""
         if NODES not in made.columns:
             return True
@@ -149,7 +154,7 @@ class IndexAside:
                 pack_new_nodes(data, rows, self.threads, pool)
         return True
 
-    def _finish(self, made: _Made) -> bool:
+    def _finish(self, made: Made) -> bool:
         """Record the index in the state."""
         with self.store.write() as txn:
             if not self._is_current(txn, made):

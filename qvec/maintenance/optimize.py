@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
-from qvec.common.errors import DiskFullError, LockedError, MapFullError
 from qvec.index import Progress
 from qvec.maintenance.reclaim import Reclaim
 from qvec.rows.access import RowAccess
 from qvec.rows.lookup import ids_of_rows
 from qvec.rows.writer import Writer
-from qvec.schema.state import GraphState
+from qvec.schema.bitmaps import are_in, read_bitmap
+from qvec.schema.layout import DELETED
+from qvec.schema.state import GraphState, State
 from qvec.schema.validation import id_keys
 from qvec.storage.store import Store, Transaction
 from qvec.storage.zero_free_pages import zero_free_pages
@@ -23,6 +24,11 @@ REPAIRED_PER_DELETED = 20  # a repair visits this many rows of the index for eac
 REPAIRED_ROWS = 4096  # one transaction visits at most this many
 EXPIRED_ROWS = 1024  # one transaction deletes at most this many rows that have expired
 MOVED_ROWS = 512  # one transaction moves at most this many rows, because each must be linked again
+# A deleted or a moved row changes about 2 m lists and a block of each column, each in another page. In a large
+# collection, optimize() therefore waits until it removes a share of the rows that is worth these pages (ADR 35).
+LARGE_ROWS = 65_536
+MIN_TOMBSTONE_SHARE = 1 / 200  # of the rows of the index
+MIN_UNUSED_SHARE = 1 / 20  # of all rows
 
 
 @dataclass(frozen=True)
@@ -40,11 +46,15 @@ class Maintenance:
         """
         before = self._unused_rows()
         self.remove_expired(threads)
-        self.recluster(threads, progress)
+        self.grow_index(threads, progress, 0.0)
         self.flush_reverse_edges(threads)
         for _ in range(2):  # moving a row leaves a deleted row
-            self.remove_tombstones(threads, progress)
-            self.move_rows(threads, progress)
+            if self._has_many("tombstones", MIN_TOMBSTONE_SHARE):
+                self.remove_tombstones(threads, progress)
+            if self._has_many("unused", MIN_UNUSED_SHARE):
+                self.move_rows(threads, progress)
+            else:
+                self._remove_last_rows()
         self.merge_postings(invalid_only=False)
         return max(before - self._unused_rows(), 0)  # other threads may have deleted more rows
 
@@ -97,16 +107,11 @@ class Maintenance:
             if progress is not None:
                 progress(min(done, total), total)
 
-    def recluster(self, threads: int, progress: Progress | None = None) -> None:
-        """Train new centroids if there are far more vectors than at the last training, unless another process
-        optimizes.
+    def grow_index(self, threads: int, progress: Progress | None, share: float | None = None) -> bool:
+        """Call :meth:`qvec.maintenance.growth.Growth.run`."""
+        from qvec.maintenance.growth import Growth  # late: few calls need it
 
-        The lists do not change if there is no space for new ones.
-        """
-        from qvec.maintenance.recluster import Recluster  # late: only inverted lists need it
-
-        with contextlib.suppress(LockedError, DiskFullError, MapFullError), self.store.job("optimizes"):
-            Recluster(self.store, self.access, self.writer).run(threads, progress)
+        return Growth(self.store, self.access, self.writer, threads).run(progress, share)
 
     def flush_reverse_edges(self, threads: int) -> None:
         """Add the pending reverse edges of the graph."""
@@ -150,6 +155,24 @@ class Maintenance:
         zero_free_pages(self.store, patience)
         with self.store.write() as txn:
             txn.state = replace(txn.state, erasing=False)
+
+    def _has_many(self, kind: Literal["tombstones", "unused"], least: float) -> bool:
+        """Whether tombstones or unused rows are at least this share of all rows; any number if there are few rows."""
+        with self.store.read() as snap:
+            state: State = snap.state
+            tombstones = state.index.tombstones
+            n = tombstones if kind == "tombstones" else state.n - state.live - tombstones
+            return n > 0 and (state.n <= LARGE_ROWS or n >= least * state.n)
+
+    def _remove_last_rows(self) -> None:
+        """Remove the unused rows at the end of the columns."""
+        with self.store.read() as snap:
+            n = snap.state.n
+            if n == snap.state.live or not are_in(read_bitmap(snap.columns[DELETED], n), np.array([n - 1]))[0]:
+                return
+        with self.store.write() as txn:
+            if txn.state.active is not None:
+                Reclaim(self.writer(txn)).remove_last_rows()
 
     def _unused_rows(self) -> int:
         with self.store.read() as snap:

@@ -69,6 +69,8 @@ def check_state(config: Config, vector_bytes: int, state: State, columns: Column
         _check_numbers(state)
         check_fusions(state.fusions)
         _check_index(state.index, state.own_index or config.index, config, state.n)
+        if state.unindexed < 0:
+            raise FormatError(f"the index has {state.live - state.unindexed} live rows of {state.live}")
         for record in state.generations:
             if record.inactive.rows:
                 _check_inactive(record.inactive, record, columns, config, state.n)
@@ -141,7 +143,7 @@ def _check_columns(
         DELETED: (words_for(n), 8),
         **_of_index(index_config, state.index, n),
     }
-    optional: Sizes = {NODES: (n, None)} if ADJACENCY in wanted else {}
+    optional: Sizes = {NODES: (0, None)} if ADJACENCY in wanted else {}
     (wanted if config.keeps_originals else optional)[VECTORS] = n, vector_bytes
     if config.ids == "int64":
         wanted[IDS] = n, 8

@@ -56,6 +56,7 @@ def collect_stats(snap: Snapshot, store: Store, loader: QuantizerLoader, walk: b
         model=config.model,
         count=state.live - expired,
         expired=expired,
+        unindexed=state.unindexed,
         deleted=state.n - state.live,
         code_size=0 if active is None else active.code_size,
         lists=0 if lists is None else lists.n_lists,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,10 +21,10 @@ from qvec.rows.results import AddResult
 from qvec.rows.visibility import expired_among
 from qvec.schema.bitmaps import mark, rows_in, words_for
 from qvec.schema.config import AUTO_INDEX_ROWS, Config
-from qvec.schema.generations import discard_codes_from, graph_names, may_reuse_rows, register
+from qvec.schema.generations import discard_codes_from, may_reuse_rows, register
 from qvec.schema.layout import CODES, DELETED, IDS, ROW, VECTORS, active_columns, row_columns
 from qvec.schema.quantizers import QuantizerLoader, Quantizers, Trained, train_code
-from qvec.schema.state import GraphState, IndexState, Rows, State
+from qvec.schema.state import GraphState, ListsState, Rows, State
 from qvec.schema.validation import MAX_ID, MAX_ROWS, as_float32, id_keys
 from qvec.storage.records import pack_each
 from qvec.storage.store import Transaction
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from qvec.filters.maintain import RowKeys
 
 ENCODE_ROWS = 1024  # one thread encodes this many rows at a time, which fit into the cache
+MIN_DEFERRED_ROWS = 1024  # of fewer rows in one call, each is linked at once
+MAX_UNINDEXED_SHARE = 1 / 64  # of the rows of a graph: more are added to it, fewer may wait for others
 PUT_ROWS = 64  # rows written between two checks of the used memory: each row may be in a different block
 Ids = NDArray[Any] | list[str]
 Vectors = NDArray[Any]  # real numbers [n, dim] (parts are converted to float32), or integers as Config.form says
@@ -177,35 +179,13 @@ class Writer:
             self._create_columns(trained.quantizer)
         new_rows = self._choose_rows(len(batch.x))
         self._put_vectors(batch, new_rows, threads)
-        first_graph = self._build_first_graph(new_rows, threads, progress)
         # There is no checkpoint from here on: the following changes are in one commit.
         if trained is not None:
             self._activate(trained)
         if len(old_rows):
             self.hide(old_keys, old_rows, threads)
         self.show(batch, new_rows)
-        if first_graph is None:
-            self.extend_index(new_rows, threads, progress)
-        else:
-            self.change_state(index=first_graph)
-
-    def _build_first_graph(self, rows: Rows, threads: int, progress: Progress | None) -> IndexState | None:
-        """Build a graph of the first batch before its rows are visible, so that checkpoints are possible.
-
-        Returns None if the batch is not the first, or the index is no graph: `extend_index` then adds the rows to the
-        index. A first batch that failed after a checkpoint may have left columns of a graph: they are replaced.
-        """
-        state, n = self.state, len(rows)
-        index = index_for(self.config, replace(state, live=n))
-        if state.n or graph_names(state.column_names) or not isinstance(index.empty, GraphState):
-            return None
-        for name, spec in index.columns(self.quantizers.codes).items():
-            if name in self.txn.columns:
-                self.txn.drop_column(name)
-            self.txn.add_column(name, spec)
-        self.columns[DELETED].resize(words_for(n))  # the build reads which rows are deleted: none
-        checkpoint = self.txn.checkpoint_if_large
-        return index.extend(self.index_input(n, checkpoint), index.empty, rows, threads, progress)
+        self.extend_index(new_rows, threads, progress)
 
     def _trained(self, x: Vectors) -> Trained:
         return train_code(self._in_float32(x), self.config.code, self.config)
@@ -297,22 +277,45 @@ class Writer:
         """The active index."""
         return load_index(self.config.index, self.state)
 
-    def index_input(self, n: int | None = None, checkpoint: Callable[[], object] | None = None) -> IndexInput:
-        """The current input of the index. ``n``, ``checkpoint``: of rows that are not visible yet."""
+    def index_input(self) -> IndexInput:
+        """The current input of the index."""
         columns, quantizers = self.columns, self.quantizers
-        reader, rows = quantizers.vector_reader(columns), self.state.n if n is None else n
-        return IndexInput(columns, linking_codes(quantizers, columns), rows, reader, checkpoint, self.loader.workspace)
+        reader, codes = quantizers.vector_reader(columns), linking_codes(quantizers, columns)
+        return IndexInput(columns, codes, self.state.n, reader, workspace=self.loader.workspace)
 
     def extend_index(self, rows: Rows, threads: int, progress: Progress | None) -> None:
+        """Add stored rows, ascending, to the index, or leave them to :class:`qvec.maintenance.growth.Growth`.
+
+        They are left to it if to add them would take long, or if a large graph would be rewritten for few rows.
+        Searches score them one by one until then. A transaction that combines calls always adds them.
+        """
+        index = index_for(self.config, self.state)
+        if index.kind != self.state.index.kind:  # the collection is now too large for a scan
+            self.change_state(index=index.empty)
+        if not self.state.index.contains(self.state.live):
+            rows = self.index_input().live.astype(np.uint32)
+        if not self.txn.is_combined and self._is_deferred(index, len(rows)):
+            if self.state.index.contains(self.state.live):
+                index.defer(self.index_input(), self.state.index, rows)
+        else:
+            self.index_rows(rows, threads, progress)
+
+    def _is_deferred(self, index: Index, n_rows: int) -> bool:
+        state = self.state
+        limit = index.max_rows(state.index, state.live, self.config.dim)
+        if limit is None or n_rows > limit:
+            return limit is not None
+        is_large = MAX_UNINDEXED_SHARE * state.index.contains(state.live) >= MIN_DEFERRED_ROWS
+        return index.built_from_codes and n_rows >= MIN_DEFERRED_ROWS and is_large
+
+    def index_rows(self, rows: Rows, threads: int, progress: Progress | None) -> None:
         """Add stored rows, ascending, to the index."""
-        state, index = self.state.index, index_for(self.config, self.state)
+        index = self.index()
         for name, spec in index.columns(self.quantizers.codes).items():
             if name not in self.columns:
                 self.txn.add_column(name, spec)
-        data = self.index_input()
-        if index.kind != state.kind:  # the collection is now too large for a scan, and every row is linked
-            state, rows = index.empty, data.live.astype(np.uint32)
-        self.change_state(index=index.extend(data, state, rows, threads, progress))
+        index_state = index.extend(self.index_input(), self.state.index, rows, threads, progress)
+        self.change_state(index=index_state)
 
     @property
     def repair_due(self) -> bool:
@@ -362,6 +365,18 @@ class Writer:
                 self.columns[name].resize(0)
         self.fields.resize(0)
         self.change_state(n=0, index=index.empty)
+
+
+def is_growth_due(state: State, share: float | None = None) -> bool:
+    """Whether the index should now be given the rows that it lacks: more than this share of a graph, or any of lists.
+
+    Also whether lists have too few centroids. ``share``: default, MAX_UNINDEXED_SHARE.
+    """
+    share = MAX_UNINDEXED_SHARE if share is None else share
+    if isinstance(state.index, ListsState) and state.index.is_outgrown(state.live):
+        return True
+    least = share * state.index.contains(state.live) if isinstance(state.index, GraphState) else 0.0
+    return state.unindexed > least
 
 
 def index_for(config: Config, state: State) -> Index:

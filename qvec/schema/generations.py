@@ -19,10 +19,19 @@ from qvec.codes.configs import code_name
 from qvec.common.errors import InputError
 from qvec.schema.layout import CODES, INDEX_COLUMNS, QUANTIZER, VECTORS
 from qvec.schema.quantizers import Trained
-from qvec.schema.state import MAX_GENERATIONS, GenerationRecord, InactiveCodes, PendingGeneration, State
+from qvec.schema.state import (
+    MAX_GENERATIONS,
+    GenerationRecord,
+    InactiveCodes,
+    IndexState,
+    PendingGeneration,
+    State,
+)
 from qvec.storage.store import Transaction
 
 Names = Mapping[str, str]
+GROWTH_NUMBERS = range(MAX_GENERATIONS - 256, MAX_GENERATIONS)
+"""The numbers in the keys of the columns of an index that was built from a snapshot; no generation has them."""
 
 
 def column_key_name(name: str, generation: int) -> str:
@@ -83,8 +92,8 @@ def reserve_number(txn: Transaction) -> int:
     """Return a number that no generation and no column of one has had."""
     state: State = txn.state
     number = state.next_generation
-    if number >= MAX_GENERATIONS:
-        raise InputError(f"the collection has had {number} generations; the limit is {MAX_GENERATIONS}")
+    if number >= GROWTH_NUMBERS[0]:
+        raise InputError(f"the collection has had {number} generations; the limit is {GROWTH_NUMBERS[0]}")
     txn.state = replace(state, next_generation=number + 1)
     return number
 
@@ -164,14 +173,18 @@ def activate_pending(state: State) -> State:
 def may_reuse_rows(txn: Transaction, count: int) -> bool:
     """Whether new vectors may reuse some of ``count`` unused rows.
 
-    They may not while a generation is being built, because its construction would have to start again. They may if
-    otherwise a quarter of all rows would be unused.
+    They may not while a generation or an index is being built, because its construction would have to start again. They
+    may if otherwise a quarter of all rows would be unused.
     """
     state: State = txn.state
-    if state.pending is None or state.pending.built.rows == 0:
+    builds_codes = state.pending is not None and state.pending.built.rows > 0
+    if not builds_codes and not state.indexing:
         return True
     if count <= state.n // 4:
         return False
+    txn.state = state = replace(state, indexing=False)
+    if state.pending is None or not builds_codes:
+        return True
     built = state.pending.built
     if state.generation(state.pending.number).inactive.rows:
         discard_pending(txn)
@@ -186,9 +199,9 @@ def may_reuse_rows(txn: Transaction, count: int) -> bool:
 
 
 def discard_pending(txn: Transaction) -> None:
-    """Discard the generation under construction, if there is one. Its quantizer is kept."""
+    """Discard the generation or the index under construction, if there is one. The quantizer is kept."""
     pending = txn.state.pending
-    txn.state = replace(txn.state, pending=None)
+    txn.state = replace(txn.state, pending=None, indexing=False)
     if pending is not None and not txn.state.generation(pending.number).inactive.rows:
         drop_columns(txn, pending.built.column_names)
     drop_unused_index_columns(txn)
@@ -206,6 +219,26 @@ def discard_codes(txn: Transaction, record: GenerationRecord) -> None:
     """Discard the codes of an inactive generation. Its quantizer is kept."""
     txn.state = txn.state.with_generation(replace(record, inactive=InactiveCodes()))
     drop_columns(txn, record.inactive.column_names)
+
+
+def replace_index(txn: Transaction, names: Names, index: IndexState) -> None:
+    """Replace the active index, also for the generations that share it, and remove the columns of the old one."""
+    state: State = txn.state
+    old, new = graph_names(state.column_names), graph_names(names)
+
+    def changed(record: GenerationRecord) -> GenerationRecord:
+        own = record.inactive.column_names
+        if not record.inactive.rows or graph_names(own) != old:
+            return record
+        codes = {name: stored for name, stored in own.items() if name not in old}
+        return replace(record, inactive=replace(record.inactive, column_names={**codes, **new}))
+
+    generations = tuple(map(changed, state.generations))
+    txn.state = replace(state, column_names=names, index=index, indexing=False, generations=generations)
+    in_use = {used.get(name, name) for used in _names_in_use(txn.state) for name in INDEX_COLUMNS}
+    for stored in [old.get(name, name) for name in INDEX_COLUMNS]:
+        if stored in txn.columns and stored not in in_use:
+            txn.drop_column(stored)
 
 
 def drop_unused_index_columns(txn: Transaction) -> None:

@@ -41,6 +41,10 @@ class FlatState:
     kind: Literal["flat"] = "flat"
     tombstones: ClassVar[int] = 0
 
+    def contains(self, live: int) -> int:
+        """How many of ``live`` live rows the index contains."""
+        return live
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GraphState:
@@ -64,13 +68,18 @@ class GraphState:
     pending_in_sweep: Annotated[int, Between(0, "pending_rows")] = 0
     reverse_edge_cursor: Count = 0
 
+    def contains(self, live: int) -> int:
+        """How many of the live rows are linked."""
+        return self.indexed - self.tombstones
+
 
 @dataclass(frozen=True, slots=True)
 class ListLayout:
     """The state of inverted lists: everything except their columns.
 
     ``seed``: seed of the rotation. ``clustered_at``: number of vectors when the centroids were trained.
-    ``n_blocks``: number of blocks; ``n_free`` of them are in the chain of free blocks, which begins at ``free_block``.
+    ``listed``: number of rows that are in lists. ``n_blocks``: number of blocks; ``n_free`` of them are in the chain of
+    free blocks, which begins at ``free_block``.
     """
 
     dim: Annotated[int, Between(1, 1 << 16)]
@@ -78,6 +87,7 @@ class ListLayout:
     seed: Annotated[int, Between(0, (1 << 64) - 1)]
     n_lists: Annotated[int, Between(1, MAX_ROWS)]
     clustered_at: Count
+    listed: Annotated[int, Between(0, "n")]
     n_blocks: Annotated[int, Between(1, MAX_ROWS)]
     n_free: Annotated[int, Between(0, "n_blocks")] = 0
     free_block: Annotated[int, Between(0, 0xFFFFFFFF)] = 0xFFFFFFFF
@@ -90,6 +100,10 @@ class ListsState:
     kind: Literal["ivf"] = "ivf"
     lists: ListLayout | None = None
     tombstones: ClassVar[int] = 0
+
+    def contains(self, live: int) -> int:
+        """How many of the live rows are in lists."""
+        return 0 if self.lists is None else self.lists.listed
 
     def is_outgrown(self, live: int) -> bool:
         """Whether ``live`` rows are too many for the centroids."""
@@ -198,7 +212,8 @@ class State:
     for drift alone. ``next_field``: the first number that no field ever had. ``partial_fields``: fields that are being
     added or dropped; their indexes cover the rows below a number, and searches do not use them. ``fusions``: how the
     lists of several inputs are joined by default. ``erasing``: deleted data must still be overwritten
-    (Collection.erase). ``expires``: the field of datetimes at which rows expire; None: they do not.
+    (Collection.erase). ``expires``: the field of datetimes at which rows expire; None: they do not. ``indexing``: an
+    index of all rows is being built from a snapshot; until it is stored, rows are not reused.
     ``reembedding``: the collection for another embedding model next to this one.
     """
 
@@ -222,7 +237,13 @@ class State:
     fusions: Annotated[tuple[TunedFusion, ...], Between(0, MAX_FUSIONS)] = ()
     erasing: bool = False
     expires: Text | None = None
+    indexing: bool = False
     reembedding: Reembedding | None = None
+
+    @property
+    def unindexed(self) -> int:
+        """The number of live rows that the index does not contain yet. Searches score all of them."""
+        return self.live - self.index.contains(self.live)
 
     @property
     def complete_fields(self) -> dict[str, FieldDeclaration]:

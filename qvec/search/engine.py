@@ -78,11 +78,14 @@ class Engine:
         self.default_nprobe = min(self.n_lists, round(PROBES_PER_ROOT * math.sqrt(self.n_lists)))
         codes, self.vectors = columns[CODES], quantizers.vector_reader(columns)
         codes.whole_after = ROWS_CHECKED_ALONE
-        finder = index.finder(IndexInput.of_codes(quantizers, columns, self.n), self.state.index)
+        data = IndexInput.of_codes(quantizers, columns, self.n)
+        finder = index.finder(data, self.state.index)
+        waiting = finder is not None and self.state.unindexed > 0
+        unindexed = index.unindexed_rows(data, self.state.index) if waiting else None
         query_map = None if quantizer.query_transform is None else quantizer.query_transform.of_queries
         original_codec = None if original_quantizer is None else original_quantizer.codec
         parts = quantizer.codec, codes, self.n, finder, original_codec, self.vectors.column
-        self._new_searcher = partial(Searcher, *parts, map=query_map)
+        self._new_searcher = partial(Searcher, *parts, map=query_map, unindexed=unindexed)
         self.searcher = self._new_searcher()
         self.oversample = quantizer.oversample
         self.plans: dict[tuple[SearchOptions, int], SearchParams] = {}

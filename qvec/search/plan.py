@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from qvec._kernels import SearchParams
+from qvec.codes.configs import IVF
 from qvec.common.errors import InputError
 from qvec.search.curves import outdated, stored_curves
 from qvec.search.engine import Engine
@@ -25,18 +26,20 @@ def plan_search(snap: Snapshot, engine: Engine, options: SearchOptions, k: int) 
     if options.ef is not None and options.oversample == "auto" and engine.index.kind != "flat":
         candidates = min(candidates, max(k, ef))  # a narrower walk has no more candidates to re-rank
     nprobe = engine.default_nprobe
-    if options.nprobe is not None or (engine.n_lists and options.ef is not None):
+    if options.nprobe is not None or (engine.index.kind == IVF.kind and options.ef is not None):
         nprobe = _checked_nprobe(engine, options)
     return SearchParams(k, ef=max(ef, k, candidates), nprobe=nprobe, candidates=candidates, exact=options.exact)
 
 
 def _checked_nprobe(engine: Engine, options: SearchOptions) -> int:
     """Return the given number of inverted lists to scan."""
-    if engine.n_lists and options.ef is not None:
+    if engine.index.kind == IVF.kind and options.ef is not None:
         raise InputError("ef is for graphs; the index of this collection is inverted lists: give nprobe")
     assert options.nprobe is not None
-    if engine.n_lists == 0:
+    if engine.index.kind != IVF.kind:
         raise InputError(f"nprobe is for inverted lists; the index of this collection is {engine.index.kind}")
+    if engine.n_lists == 0:  # they are not built yet, and all rows are scanned
+        return engine.default_nprobe
     if options.nprobe > engine.n_lists:
         raise InputError(f"nprobe={options.nprobe} is more than the {engine.n_lists} lists that there are")
     return options.nprobe

@@ -127,13 +127,6 @@ def _column_entry(name: Any, line: Any) -> ColumnEntry:
     return entry
 
 
-def memory_column(name: str, spec: ColumnSpec, psize: int) -> Column:
-    """An empty column in memory, with the geometry that it would have in the file."""
-    rows, pages = block_geometry(spec.stride, psize, spec.min_pages, spec.max_pages)
-    shape = spec.id, spec.generation, spec.stride, rows, pages, psize
-    return Column(name, *shape, writable=True, row_sums=spec.row_sums)
-
-
 def first_state(columns: Mapping[str, ColumnSpec], state: dict[str, Any], psize: int, commit: int) -> bytes:
     """Encode the STATE record of a new file with empty columns."""
     entries = {}

@@ -21,7 +21,6 @@ from qvec.storage.state_record import (
     StateCodec,
     block_geometry,
     first_state,
-    memory_column,
     plain_codec,
 )
 from qvec.storage.transaction import Transaction
@@ -37,7 +36,6 @@ __all__ = [
     "Store",
     "Transaction",
     "block_geometry",
-    "memory_column",
 ]
 
 

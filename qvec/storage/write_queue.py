@@ -28,7 +28,7 @@ _JOB_RECORDS, _TICKETS, _WRITER_RECORD, _END = 1 << 59, 1 << 60, 1 << 61, 1 << 6
 
 ACTIVITIES = (
     "writes", "is in a transaction", "has the file open exclusively", "compacts", "erases", "optimizes", "requantizes",
-    "tunes", "repairs", "opens the file", "removes the file", "re-embeds",
+    "tunes", "repairs", "opens the file", "removes the file", "re-embeds", "builds the index",
 )  # fmt: skip
 _EPOCH = 1_767_225_600  # 2026-01-01; times are stored in quarters of a second
 _TIME_BITS, _PID_BITS = 33, 22

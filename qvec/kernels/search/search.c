@@ -171,6 +171,30 @@ static int reserve(const qv_searcher *searcher, const qv_search_params *p, qv_sc
     return qv_scratch_reserve(s, pool, searcher->n, query_size);
 }
 
+/* Score the rows that the index does not contain, by originals if the candidates are `ranked` by them. */
+static int add_unindexed(const qv_searcher *searcher, const qv_search_params *p, int ranked, qv_scratch *s) {
+    qv_scan_source source = {ranked ? searcher->rerank : searcher->codec, ranked ? searcher->vectors : searcher->codes,
+                             searcher->n, &p->selection};
+    const uint8_t *query = ranked ? s->other : s->query;
+    uint32_t left = searcher->n_unindexed;
+    s->pool.capacity = ranked ? p->k : n_candidates(p);
+    if (s->pool.size > s->pool.capacity) s->pool.size = s->pool.capacity;
+    for (const uint32_t *rows = searcher->unindexed; left;) {
+        uint32_t n = left < QV_HOP_MAX ? left : QV_HOP_MAX, allowed = 0;
+        for (uint32_t i = 0; i < n; i++) {
+            s->row[1][allowed] = rows[i];
+            allowed += !qv_is_excluded(&p->selection, rows[i]);
+        }
+        rows += n, left -= n;
+        if (!allowed) continue;
+        qv_selection some = {.rows = s->row[1], .n_rows = allowed};
+        source.selection = &some;
+        int status = qv_scan(&source, query, 0, &s->pool, 1, s);
+        if (status) return status;
+    }
+    return QV_OK;
+}
+
 /* Find candidates with the index. Returns QV_RANKED, QV_OK, QV_TOO_FEW if fewer than k allowed rows were found, or
  * an error. */
 static int find_candidates(const qv_searcher *searcher, const qv_search_params *p, const float *query,
@@ -180,6 +204,10 @@ static int find_candidates(const qv_searcher *searcher, const qv_search_params *
     if (status < 0) return status;
     int cut_off = is_cut_off(selection, &s->pool);
     filter_results(&s->pool, selection, n_candidates(p));
+    if (searcher->n_unindexed) {
+        int scanned = add_unindexed(searcher, p, status == QV_RANKED, s);
+        if (scanned) return scanned;
+    }
     uint32_t wanted = (uint32_t)p->k < selection->n_allowed ? (uint32_t)p->k : selection->n_allowed;
     return cut_off || (uint32_t)s->pool.size < wanted ? QV_TOO_FEW : status;
 }

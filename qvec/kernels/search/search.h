@@ -126,7 +126,9 @@ typedef struct {
     const qv_map *map; /* transformation of queries before they are prepared for the codes; NULL: none */
     qv_column *codes;
     uint32_t n;
-    qv_finder finder;   /* finder.find NULL: a scan */
+    qv_finder finder;          /* finder.find NULL: a scan */
+    const uint32_t *unindexed; /* rows that the finder's index does not contain; they are scored one by one */
+    uint32_t n_unindexed;
     qv_codec *rerank;   /* NULL: keys of the codes are the result */
     qv_column *vectors; /* what it scores */
     int timed;          /* whether the phases of a search are timed */

@@ -39,6 +39,8 @@ cdef extern from "search/search.h" nogil:
         qv_column *codes
         uint32_t n
         qv_finder finder
+        const uint32_t *unindexed
+        uint32_t n_unindexed
         qv_codec *rerank
         qv_column *vectors
         int timed
@@ -232,7 +234,8 @@ cdef class SearchParams:
 cdef class Searcher:
     """The columns and codecs that queries run against, for one view of a collection.
 
-    finder None: every search is a scan. rerank: scores vectors, the originals; None: keys of the codes are the distances.
+    finder None: every search is a scan. unindexed: rows that the finder's index does not contain, uint32; searches score
+    all of them. rerank: scores vectors, the originals; None: keys of the codes are the distances.
     map: maps queries to the space of the codes; None: nothing does. The columns' pages must stay valid (the read
     transaction open) while a search runs.
 
@@ -244,12 +247,13 @@ cdef class Searcher:
     cdef Column _codes, _vectors
     cdef Finder _finder
     cdef QueryMap _map
+    cdef cnp.ndarray _unindexed
     cdef list _idle
     cdef uint64_t _phase_ns[QV_PHASES]
     cdef readonly unsigned long long hops, evaluations, reranked, kernel_ns
 
     def __init__(self, Codec codec not None, Column codes not None, n, Finder finder=None, Codec rerank=None,
-                 Column vectors=None, QueryMap map=None, bint timed=False):
+                 Column vectors=None, QueryMap map=None, unindexed=None, bint timed=False):
         _check_rows(codec, codes, n)
         if map is not None and map.m.padded != codec.c.dim:
             raise ValueError(f"queries are mapped to {map.m.padded} values, the codec is of {codec.c.dim}")
@@ -262,6 +266,12 @@ cdef class Searcher:
         self.s.codec, self.s.codes, self.s.n = &codec.c, &codes.c, n
         if finder is not None:
             self.s.finder = finder.f
+        if unindexed is not None:
+            self._unindexed = np.ascontiguousarray(unindexed, np.uint32)
+            if len(self._unindexed) and int(self._unindexed.max()) >= n:
+                raise ValueError(f"row {self._unindexed.max()} is not below {n}")
+            self.s.unindexed = <const uint32_t *>cnp.PyArray_DATA(self._unindexed)
+            self.s.n_unindexed = <uint32_t>self._unindexed.shape[0]
         self.s.map = &map.m if map is not None else NULL
         self.s.rerank = &rerank.c if rerank is not None else NULL
         self.s.vectors = &vectors.c if vectors is not None else NULL
