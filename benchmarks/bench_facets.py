@@ -7,7 +7,7 @@ it had, and counts by value with another one; the median of the ratios is printe
 of about half of the rows) and on the keywords (one value). "first": the first facets of a handle, which read the index
 of the field. "after a commit": the first facets after the keyword of one row has changed. Expiry: two collections of
 the same vectors, one with a field of datetimes that `expires=` names; searches are interleaved, query by query, and
-the sums of CPU time compared. Recall: of the passages of the demo, some of which have expired.
+the sums of CPU time compared. Recall: of the passages of the demo, when some have expired.
 """
 
 from __future__ import annotations
@@ -104,8 +104,8 @@ def expiry(rows: int, queries: int, folder: Path) -> dict[str, float]:
 
 
 def recalls(folder: Path) -> dict[str, float]:
-    """recall@10 of the passages of the demo: in a graph from which rows were deleted and repaired, and among rows of
-    which as many have expired."""
+    """recall@10 of the passages of the demo: after some were deleted and the graph was repaired, and after the same
+    passages have expired."""
     corpus = load_corpus()
     x, asked = corpus.vectors, corpus.queries
     now, rng = datetime.now(UTC), np.random.default_rng(3)

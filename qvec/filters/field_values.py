@@ -129,7 +129,7 @@ def _fill(name: bytes, data: bytes | memoryview, places: dict[bytes, int], chunk
 def _of_chunks(
     reading: Snapshot, field: Field, chunks: Iterable[int]
 ) -> Generator[tuple[bytes, bytes | memoryview], None, None]:
-    """Yield the entries of some chunks: of each value in turn, without the entries between."""
+    """Yield the entries of some chunks: value after value, without the entries between."""
     wanted = sorted(chunks)
     if not wanted:
         return
