@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 import qvec
 from helpers.drawn_tables import FAST
 from qvec import Collection, InputError
+from qvec._kernels import CHUNK_ROWS
+from qvec.filters import field_values
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 FIELDS: dict[str, Any] = {
@@ -154,3 +156,72 @@ def test_facets_are_counts_after_any_changes(tmp_path: Path, rows: Any, data: st
             kept = [held for held in model.values() if keep(held)]
             assert db.facets("k", where=where) == Counter(held["k"] for held in kept if held["k"] is not None)
             assert db.facets("n", where=where) == Counter(n for held in kept for n in set(held["n"]))
+
+
+def test_facets_after_a_commit_read_only_the_bitmaps_of_changed_chunks(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+    fill = field_values.roaring_fill
+
+    def counted(data: Any, chunk: int, number: int, values: Any) -> bool:
+        read.append(chunk)
+        return fill(data, chunk, number, values)
+
+    monkeypatch.setattr(field_values, "roaring_fill", counted)
+    rng = np.random.default_rng(8)
+    n = 3 * CHUNK_ROWS + 500
+    held: dict[int, dict[str, Any]] = {
+        int(i): {"name": f"v{i % 13}", "year": int(i) % 3} for i in rng.choice(n, 900, replace=False)
+    }
+
+    def expected(field: str) -> dict[Any, int]:
+        return dict(Counter(one[field] for one in held.values() if field in one))
+
+    fields: dict[str, Any] = {"name": "keyword", "year": "int"}
+    options: dict[str, Any] = {"code": "f32", "index": "flat", "metric": "l2", "durability": "relaxed"}
+    with qvec.create(path, 1, fields=fields, **options) as db, qvec.open(path, "r") as reader:
+        db.add(np.ones((n, 1), np.float32), payloads=[held.get(i) for i in range(n)])
+        chunks_read: list[int] = []
+        for turn in range(25):
+            read.clear()
+            assert reader.facets("name") == expected("name")
+            chunks_read.append(len(set(read)))
+            assert db.facets("year") == reader.facets("year") == expected("year")
+            some = sorted(held)[rng.integers(len(held) - 3) :][:3]
+            match turn % 5:
+                case 0:
+                    held |= {some[0]: {"name": f"v{turn}"}, n: {"name": "v1"}}
+                    db.update_payloads([some[0]], held[some[0]], merge=False)
+                    db.add([[1.0]], payloads=[held[n]])
+                    n += 1
+                case 1:
+                    db.delete(some[:1])
+                    del held[some[0]]
+                case 2:
+                    db.add([[2.0]])
+                    n += 1
+                case 3:
+                    with db.transaction():
+                        db.update_payloads(some[:1], {"name": "new"})
+                        held[some[0]]["name"] = "new"
+                        assert db.facets("name") == expected("name")
+                case 4:
+                    db.update_payloads(some[:1], None, merge=False)
+                    held[some[0]] = {}
+            order = db.get(where={"name": {"$exists": True}}, order_by="name").payloads
+            names = [one["name"] for one in order if one]
+            assert names == sorted(names)
+        assert chunks_read[0] == 4
+        assert max(chunks_read[turn] for turn in range(1, 25) if turn % 5 != 1) == 1  # turn 0 changes two chunks
+        assert [chunks_read[turn] for turn in range(3, 25, 5)] == [0] * 5  # turn 2 adds a row without values
+        with db.snapshot() as before:
+            known = expected("name")
+            db.update_payloads([min(held)], {"name": "last"})
+            assert (before.facets("name"), db.facets("name")["last"], before.facets("name")) == (known, 1, known)
+        db.compact()
+        db.update_payloads([min(held)], {"name": "later"})
+        assert "last" not in db.facets("name")
+        db.repair()
+        assert db.facets("name")["later"] == 1
+        assert db.verify() == []

@@ -62,6 +62,8 @@ def test_damaged_bitmaps_are_found_and_never_believed(path: Path, change: Any) -
     (sealed(BitMap([0]).serialize()), "do not match the payloads"),
     (lambda entries: [(b"\x05\x00\x63" + entries[0][0][3:], seal_bytes(b"\x05\x00\x63" + entries[0][0][3:], b"x"))],
      "belong to undeclared fields"),
+    (lambda entries: [(key, None) for key, _ in entries if key[3] == 0xFD], "1 chunks have no version"),
+    (lambda entries: [(key, seal_bytes(key, b"short")) for key, _ in entries if key[3] == 0xFD], "1 of its bitmaps do"),
 ])  # fmt: skip
 def test_verify_compares_the_indexes_with_the_payloads(path: Path, change: Any, problem: str) -> None:
     with qvec.create(path, DIM, metric="l2", fields={"word": "keyword"}) as db:

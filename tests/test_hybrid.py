@@ -173,6 +173,18 @@ def test_wrong_sparse_vectors_are_refused(db: qvec.Collection, value: Any, messa
         db.search(sparse=value)
 
 
+@pytest.mark.parametrize("value", [{1: float("inf")}, {1: -0.5}, {2**32: 1.0}, ([3, 3], [1.0, 2.0]), {1: 1e9}])
+def test_wrong_sparse_vectors_are_not_stored(db: qvec.Collection, value: Any) -> None:
+    commit, stored = db.stats().txn_id, len(db)
+    with pytest.raises(qvec.InputError, match=r"payload\[1\]\[.splade.\] has"):
+        db.add(X[:2], payloads=[{"body": "new"}] * 2, sparse={"splade": [{5: 1.0}, value]})
+    with pytest.raises(qvec.InputError):
+        db.upsert(X[:1], [0], sparse={"splade": [value]})
+    assert len(db) == stored
+    assert db.count({"body": {"$match": "new"}}) == 0
+    assert db.stats().txn_id == commit
+
+
 def test_sparse_vectors_come_as_csr_rows_dicts_and_pairs(tmp_path: Path) -> None:
     scipy_sparse = pytest.importorskip("scipy.sparse")
     dense = np.array([[0, 1, 0, 2], [3, 0, 0, 0], [0, 0, 0, 0]], np.float32)

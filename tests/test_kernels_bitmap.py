@@ -114,10 +114,13 @@ def test_serialized_bitmaps_are_read_as_pyroaring_wrote_them(
     assert roaring_count(data, chunk, n, mask) == bits_count(bits & mask)
     assert roaring_count(data, chunk, n, ~bitmap(n)) == len(rows)
     assert roaring_count(data, chunk, n - 1, mask) == -1
-    values = np.full(n, 7, np.uint32) if chunk else guarded(np.full(n, 7, np.uint32))  # pages for one chunk
+    first = chunk * CHUNK_ROWS
+    values = guarded(np.full(n - first, 7, np.uint32))
     assert roaring_fill(data, chunk, 9, values)
-    assert np.flatnonzero(values == 9).tolist() == rows
-    assert not roaring_fill(data, chunk, 9, np.zeros(n - 1, np.uint32))
+    assert (np.flatnonzero(values == 9) + first).tolist() == rows
+    assert not roaring_fill(data, chunk, 9, np.zeros(n - first - 1, np.uint32))
+    with pytest.raises(ValueError, match="does not have 65537 rows"):
+        roaring_fill(data, chunk, 9, np.zeros(CHUNK_ROWS + 1, np.uint32))
     assert roaring_count(data, chunk + 1, 8 * CHUNK_ROWS, ~bitmap(8 * CHUNK_ROWS)) == -1
     assert not bits_roaring(data, chunk + 1, 8 * CHUNK_ROWS, bitmap(8 * CHUNK_ROWS))
 
@@ -146,15 +149,19 @@ def test_values_of_rows_are_counted_as_by_numpy(n: int, guarded: Place) -> None:
     rng = np.random.default_rng(n)
     values, chosen = guarded(rng.integers(0, 20, n).astype(np.uint32)), rng.random(n) < 0.4
     bits = guarded(np.packbits(np.pad(chosen, (0, -n % 64)), bitorder="little").view(np.uint64))
-    assert bits_histogram(values, bits, 20).tolist() == np.bincount(values[chosen], minlength=20).tolist()
+    counts = guarded(np.arange(20, dtype=np.int64))
+    bits_histogram(values, bits, counts)
+    assert (counts - np.arange(20)).tolist() == np.bincount(values[chosen], minlength=20).tolist()
     with pytest.raises(ValueError, match="a value is not below 3"):
-        bits_histogram(np.full(n, 3, np.uint32), bits | np.uint64(1), 3)
+        bits_histogram(np.full(n, 3, np.uint32), bits | np.uint64(1), np.zeros(3, np.int64))
     with pytest.raises(ValueError, match="not one of"):
-        bits_histogram(values, bits[:-1], 20)
+        bits_histogram(values, bits[:-1], counts)
     if n % 64:
         with pytest.raises(ValueError, match="not one of"):
-            bits_histogram(values, ~bitmap(n), 20)
-    assert bits_histogram(np.zeros(0, np.uint32), bitmap(0), 2).tolist() == [0, 0]
+            bits_histogram(values, ~bitmap(n), counts)
+    counts[:] = 5
+    bits_histogram(np.zeros(0, np.uint32), bitmap(0), counts)
+    assert counts.tolist() == [5] * 20
 
 
 def test_rows_are_set_listed_and_counted(guarded: Place) -> None:

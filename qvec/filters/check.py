@@ -11,7 +11,7 @@ from qvec._kernels import bits_roaring
 from qvec.common.errors import InputError
 from qvec.common.types import NDArray, Payload
 from qvec.filters.maintain import posted
-from qvec.filters.postings import all_names
+from qvec.filters.postings import VERSION, VERSION_BYTES, all_names, chunk_of, version_name
 from qvec.filters.schema import Field, Keys, load_schema, payload_keys, searchable_fields
 from qvec.filters.values import column_name
 from qvec.schema.bitmaps import rows_in, words_for
@@ -40,12 +40,17 @@ def check_fields_of(reading: Snapshot, payloads: Mapping[int, Payload | None]) -
 def _check_postings(reading: Snapshot, field: Field, rows: list[int], held: list[Keys | None]) -> Iterator[str]:
     n = reading.state.n
     expected = {name: come for name, (come, _) in posted(field, rows, [None] * len(rows), held).items()}
-    wrong = 0
+    wrong, chunks, versions = 0, set(map(chunk_of, expected)), set()
     for name, data in reading.entries(*all_names(field)):
-        if _rows(data, name, n) != expected.pop(name, None):
+        if name[2:3] == VERSION:
+            versions.add(chunk_of(name))
+            wrong += name != version_name(field, chunk_of(name)) or len(data) != VERSION_BYTES
+        elif _rows(data, name, n) != expected.pop(name, None):
             wrong += 1
     if wrong or expected:
         yield f"field {field.name!r}: {wrong} of its bitmaps do not match the payloads, {len(expected)} are missing"
+    if lost := sorted(chunks - versions):
+        yield f"field {field.name!r}: {len(lost)} chunks have no version, the first is chunk {lost[0]}"
 
 
 def _rows(data: Any, name: bytes, n: int) -> list[int] | None:

@@ -3,35 +3,23 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import Any
 
 import numpy as np
 
-from qvec._kernels import bits_histogram, bits_roaring, bits_rows, roaring_count, roaring_fill
+from qvec._kernels import CHUNK_ROWS, WORD_ROWS, bits_histogram, bits_roaring, bits_rows, roaring_count
 from qvec.common.errors import CorruptError, InputError
 from qvec.common.types import Bitmap, NDArray
-from qvec.filters.postings import DIGEST, PRESENT, all_names, chunk_of, damaged
+from qvec.filters.field_values import Part, Values
+from qvec.filters.postings import DIGEST, MAX_KEY_BYTES, PRESENT, VERSION, all_names, chunk_of, damaged
 from qvec.filters.schema import EPOCH, ZERO, Field, shown
-from qvec.filters.values import read_values
+from qvec.schema.bitmaps import words_for
 from qvec.storage.store import Snapshot
 
-Part = bytes | int
-"""Of a value with postings: the part of the names of its entries that stands for it; otherwise its key."""
-
-MAX_ENTRIES = 16_384  # of a field that has a column, too: reading the column takes as long as this many entries
 _NUMBER, _CHUNK = 2, 2  # bytes at the beginning and at the end of the name of an entry
-
-
-@dataclass(frozen=True, slots=True)
-class Values:
-    """The values of a field that is not a list. ``parts``: ascending; ``numbers``, uint32 [n]: for each row the number
-    of its value, from 1; 0: it has none."""
-
-    parts: list[Part]
-    numbers: NDArray[np.uint32]
 
 
 def field_named(schema: Mapping[str, Field], name: object, option: str) -> Field:
@@ -44,48 +32,14 @@ def field_named(schema: Mapping[str, Field], name: object, option: str) -> Field
     return schema[name]
 
 
-def read_numbers(reading: Snapshot, field: Field) -> Values:
-    """Read the values of all rows, from postings if there are few, otherwise from the column."""
-    most = MAX_ENTRIES if field.has_column else None
-    found = _from_postings(reading, field, most) if field.has_postings else None
-    return _from_column(reading, field) if found is None else found
-
-
-def _from_postings(reading: Snapshot, field: Field, most: int | None) -> Values | None:
-    """Read bitmaps; None if there are more than ``most``."""
-    n: int = reading.state.n
-    numbers = np.zeros(n, np.uint32)
-    parts: list[bytes] = []
-    low, high = all_names(field)
-    for count, (name, data) in enumerate(reading.entries(low, high)):
-        part = name[_NUMBER:-_CHUNK]
-        if part[:1] == PRESENT:
-            continue
-        if most is not None and count > most:
-            return None
-        if not parts or parts[-1] != part:
-            parts.append(part)
-        if not roaring_fill(data, chunk_of(name), len(parts), numbers):
-            raise damaged(name)
-    order = sorted(range(len(parts)), key=lambda i: (parts[i][:1] == DIGEST, parts[i][1:]))
-    if order != list(range(len(parts))):  # entries are in the order of the lengths of their values
-        places = np.zeros(len(parts) + 1, np.uint32)
-        places[np.array(order) + 1] = np.arange(1, len(parts) + 1)
-        numbers, parts = places[numbers], [parts[i] for i in order]
-    return Values(list(parts), numbers)
-
-
-def _from_column(reading: Snapshot, field: Field) -> Values:
-    keys, places = np.unique(read_values(reading.columns, field, reading.state.n), return_inverse=True)
-    has_none = len(keys) > 0 and keys[0] == 0
-    return Values(keys[1:].tolist() if has_none else keys.tolist(), (places + (not has_none)).astype(np.uint32))
-
-
 def count_numbers(values: Values, bits: Bitmap) -> dict[Part, int]:
     """Return for each value the number of the rows in ``bits`` that have it; values that none of them has are
     missing."""
-    counts = bits_histogram(values.numbers, bits, len(values.parts) + 1)[1:]
-    return {values.parts[i]: int(counts[i]) for i in np.flatnonzero(counts).tolist()}
+    counts = np.zeros(len(values.parts) + 1, np.int64)
+    for chunk, numbers in enumerate(values.chunks):
+        first = chunk * CHUNK_ROWS // WORD_ROWS
+        bits_histogram(numbers, bits[first : first + words_for(len(numbers))], counts)
+    return {values.parts[i]: int(counts[i + 1]) for i in np.flatnonzero(counts[1:]).tolist()}
 
 
 def count_items(reading: Snapshot, field: Field, bits: Bitmap) -> dict[Part, int]:
@@ -94,7 +48,7 @@ def count_items(reading: Snapshot, field: Field, bits: Bitmap) -> dict[Part, int
     low, high = all_names(field)
     for name, data in reading.entries(low, high):
         part = name[_NUMBER:-_CHUNK]
-        if part[:1] == PRESENT:
+        if part[:1] in (PRESENT, VERSION):
             continue
         count = roaring_count(data, chunk_of(name), reading.state.n, bits)
         if count < 0:
@@ -108,6 +62,27 @@ def most_frequent(counts: Mapping[Part, int], limit: int | None) -> list[tuple[P
     """Return the values with the largest counts first, equal counts in the order of the values."""
     ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0] if isinstance(item[0], int) else item[0][1:]))
     return ranked if limit is None else ranked[:limit]
+
+
+def sum_facets(parts: Iterable[Mapping[Any, int]], limit: int | None) -> dict[Any, int]:
+    """Return the sums of facets of one field of several collections, in the order of :func:`most_frequent`."""
+    total: Counter[Any] = Counter()
+    for part in parts:
+        total.update(part)
+    ranked = sorted(total.items(), key=lambda item: (-item[1], _place(item[0])))
+    return dict(ranked[:limit])
+
+
+def _place(value: Any) -> Any:
+    """The key by which a value is sorted among those of its field."""
+    if not isinstance(value, str):
+        return value
+    data = value.encode()
+    if len(data) <= MAX_KEY_BYTES:
+        return data
+    import hashlib  # late: it loads OpenSSL
+
+    return hashlib.sha256(data).digest()
 
 
 def value_of(field: Field, part: Part) -> Any:
@@ -158,7 +133,7 @@ def sort_rows(field: Field, values: Values, rows: NDArray[np.int64], descending:
     """Return rows in the order of their values; those without a value are last, equal values stay in their order."""
     if any(isinstance(part, bytes) and part[:1] == DIGEST for part in values.parts):
         raise InputError(f"order_by: a value of {field.name!r} is longer than 200 bytes, and has no order")
-    own = values.numbers[rows]
+    own = values.ranks[np.concatenate([*values.chunks, np.zeros(0, np.uint32)])[rows]]
     has_value = own > 0
     order = np.argsort(~own[has_value] if descending else own[has_value], kind="stable")
     return np.concatenate([rows[has_value][order], rows[~has_value]])

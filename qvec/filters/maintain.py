@@ -9,7 +9,7 @@ import numpy as np
 
 from qvec.common.errors import CorruptError, InputError
 from qvec.common.types import Payload
-from qvec.filters.postings import Changes, all_names, changed_entries, entry_name, stem
+from qvec.filters.postings import Changes, all_names, changed_entries, entry_name, new_versions, stem
 from qvec.filters.schema import MAX_FIELDS, MAX_NUMBER, Field, Key, Keys, load_schema, payload_keys
 from qvec.filters.values import column_name, column_spec, write_values
 from qvec.schema.bitmaps import words_for
@@ -102,7 +102,9 @@ class FieldWriter:
             PostingsWriter(self.txn, field.name).change(rows, before, after)
             return
         if field.has_postings:
-            self.txn.put_entries(changed_entries(self.txn, posted(field, rows, before, after)))
+            changes = posted(field, rows, before, after)
+            self.txn.put_entries(changed_entries(self.txn, changes))
+            self.txn.put_entries(new_versions(field, changes))
         if field.has_column:
             moved = [i for i in range(len(rows)) if before[i] != after[i]]
             if moved:

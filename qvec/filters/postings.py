@@ -2,11 +2,13 @@
 
 The name of an entry is the field's number, the size of the key, the key, and the chunk's number, big-endian: entries
 of an ordered field are sorted by value. Bitmaps use CRoaring's portable format with whole row numbers. pyroaring writes
-bitmaps; a kernel, which does not trust their bytes, reads them.
+bitmaps; a kernel, which does not trust their bytes, reads them. Each chunk of a field has a version, a random number
+that changes with its bitmaps.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from typing import Any
 
@@ -18,7 +20,9 @@ from qvec.storage.store import Snapshot, Transaction
 
 PRESENT = b"\xff"  # in place of a size: rows that have any value
 DIGEST = b"\xfe"  # in place of a size: SHA-256 of a keyword that is too long for a key
-_MAX_SIZE = 200
+VERSION = b"\xfd"  # in place of a size: the version of a chunk
+VERSION_BYTES = 8
+MAX_KEY_BYTES = 200
 _CHUNK_BYTES = 2
 _FIRST, _LAST = b"\x00\x00", b"\xff\xff"
 
@@ -32,7 +36,7 @@ def stem(field: Field, key: Key | None) -> bytes:
     if key is None:
         return number + PRESENT
     data = key.to_bytes(8, "big") if isinstance(key, int) else key
-    if len(data) > _MAX_SIZE:
+    if len(data) > MAX_KEY_BYTES:
         import hashlib  # late: it loads OpenSSL
 
         return number + DIGEST + hashlib.sha256(data).digest()
@@ -70,7 +74,9 @@ def read_items(reading: Snapshot, field: Field, n: int, bits: Bitmap, deadline: 
     low, high = all_names(field)
     entries = reading.entries(low, high)
     for name, data in entries if deadline is None else deadline.watch(entries):
-        if name[len(low) : len(low) + 1] != PRESENT and not bits_roaring(data, chunk_of(name), n, bits):
+        if name[len(low) : len(low) + 1] in (PRESENT, VERSION):
+            continue
+        if not bits_roaring(data, chunk_of(name), n, bits):
             raise damaged(name)
 
 
@@ -97,6 +103,17 @@ def changed_entries(txn: Transaction, changes: Changes) -> Iterable[tuple[bytes,
         rows.update(come)
         rows.run_optimize()
         yield name, rows.serialize() if rows else None
+
+
+def new_versions(field: Field, changes: Changes) -> Iterable[tuple[bytes, bytes]]:
+    """The entries with new versions of the chunks that have changed."""
+    for chunk in sorted({chunk_of(name) for name in changes}):
+        yield version_name(field, chunk), os.urandom(VERSION_BYTES)
+
+
+def version_name(field: Field, chunk: int) -> bytes:
+    """Return the name of the entry with a chunk's version."""
+    return field.number.to_bytes(2, "big") + VERSION + chunk.to_bytes(_CHUNK_BYTES, "big")
 
 
 def _stored_rows(name: bytes, data: Any, n: int) -> Any:

@@ -7,6 +7,7 @@ names the limit, as is any error of the collection.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
@@ -16,7 +17,7 @@ from mcp.server.mcpserver import MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 
 from qvec.collection.collection import Collection
-from qvec.common.errors import InputError, QvecError
+from qvec.common.errors import InputError, QvecError, ReplacedError
 from qvec.common.plain_json import plain_json, to_json
 from qvec.filters.schema import to_plain_declared
 from qvec.schema.validation import check_count
@@ -169,19 +170,40 @@ READING, WRITING = ("describe", "search", "get", "count", "facets"), ("add", "de
 def make_server(db: Collection, *, read_only: bool = False, limits: Limits | None = None) -> MCPServer:
     """Return a server with the tools over a collection. read_only: without the tools that change it."""
     allowed = limits or Limits()
-    server, tools = MCPServer("qvec", instructions=INSTRUCTIONS, log_level="WARNING"), Tools(db, allowed)
+    server = MCPServer("qvec", instructions=INSTRUCTIONS, log_level="WARNING")
+    tools, reopen = Tools(db, allowed), _Reopening(db)
     for name in READING if read_only or db.mode == "r" else (*READING, *WRITING):
-        server.add_tool(_tool(getattr(tools, name), allowed), name, structured_output=False)
+        server.add_tool(_tool(getattr(tools, name), reopen, allowed), name, structured_output=False)
     return server
 
 
-def _tool(method: Callable[..., Any], limits: Limits) -> Callable[..., str]:
-    """Return a function that a server calls: its result is JSON, and its errors are one line."""
+class _Reopening:
+    """Moves a handle to the file that its path refers to now: `reembed` and `compact` of other processes replace it."""
+
+    def __init__(self, db: Collection) -> None:
+        self._db, self._lock = db, threading.Lock()
+
+    def __call__(self) -> None:
+        with self._lock:  # the tools of a server may run in several threads
+            self._db.reopen()
+
+
+def _tool(method: Callable[..., Any], reopen: Callable[[], None], limits: Limits) -> Callable[..., str]:
+    """Return a function that a server calls: its result is JSON, and its errors are one line.
+
+    Each call uses the file that the path refers to when it begins, and begins again if that is replaced meanwhile.
+    """
 
     @wraps(method)
     def call(*args: Any, **kwargs: Any) -> str:
         try:
-            text = to_json(plain_json(method(*args, **kwargs)))
+            reopen()
+            try:
+                made = method(*args, **kwargs)
+            except ReplacedError:
+                reopen()
+                made = method(*args, **kwargs)
+            text = to_json(plain_json(made))
         except QvecError as error:
             raise ToolError(" ".join(str(error).split())) from error
         if (size := len(text.encode())) > limits.bytes:

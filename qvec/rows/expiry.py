@@ -189,7 +189,12 @@ class Present(Snapshot):
     @property
     def columns(self) -> Mapping[str, Column]:
         columns, deleted = self._whole.columns, self._moment.deleted
-        return columns if deleted is None else {**columns, DELETED: deleted}
+        if deleted is None:
+            return columns
+        found: Mapping[str, Column] | None = self._moment.derived.get("columns")
+        if found is None:  # a search asks for them several times
+            found = self._moment.derived["columns"] = {**columns, DELETED: deleted}
+        return found
 
     @property
     def derived(self) -> dict[Any, Any]:

@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from qvec._kernels import Column, Deadline, Searcher, SearchParams, Selection
+from qvec.codes.configs import HNSW
 from qvec.common.parallel import for_each
 from qvec.common.types import Float32Array, Memory
 from qvec.index import Index, IndexInput
@@ -115,8 +116,15 @@ class Engine:
         return search_parallel(searcher, queries, params, selection, threads, deadline)
 
     def completed(self, params: SearchParams) -> SearchParams:
-        """Set the default of ``nprobe``, and enlarge the candidate list if tombstones take slots in it."""
-        ef = min(-(-params.ef * (self.live + self.tombstones) // self.live), self.n) if self.tombstones else params.ef
+        """Set the default of ``nprobe``, and enlarge the candidate list if tombstones take slots in it.
+
+        Walks then have the recall of walks over a repaired graph (ADR 31): packed nodes need a list that is longer in
+        proportion to the rows, other graphs the square root of this factor.
+        """
+        ef = params.ef
+        if self.tombstones:
+            factor = (self.live + self.tombstones) / self.live
+            ef = min(math.ceil(ef * (factor if is_packed(self.index) else math.sqrt(factor))), self.n)
         return params.replace(ef=ef, nprobe=params.nprobe or self.default_nprobe)
 
     def to_copy(self, memory: Memory) -> list[Column]:
@@ -137,6 +145,12 @@ class Engine:
     def work(self) -> tuple[int, int, int]:
         """Hops, scored codes and nanoseconds inside the kernels since this engine was built."""
         return self.searcher.hops, self.searcher.evaluations, self.searcher.kernel_ns
+
+
+def is_packed(index: Index) -> bool:
+    """Whether the index is a graph of packed nodes."""
+    config = getattr(index, "config", None)
+    return isinstance(config, HNSW) and config.layout == "packed"
 
 
 def search_parallel(

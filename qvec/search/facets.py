@@ -9,17 +9,16 @@ import numpy as np
 from qvec.common.errors import InputError
 from qvec.common.types import NDArray
 from qvec.filters.facets import (
-    Values,
     count_items,
     count_numbers,
     field_named,
     first_row,
     long_value,
     most_frequent,
-    read_numbers,
     sort_rows,
     value_of,
 )
+from qvec.filters.field_values import Values, read_field
 from qvec.filters.schema import Field
 from qvec.rows.lookup import payloads_of, read_records
 from qvec.search.row_selection import matching_rows, selection_of
@@ -63,13 +62,16 @@ def ordered_rows(reading: Snapshot, where: object, order_by: object) -> NDArray[
 
 
 def _values_of(reading: Snapshot, field: Field) -> Values:
-    """Return the values of a field, which are kept with the commit."""
+    """Return the values of a field, which are kept with the commit, and for the next one."""
     if isinstance(reading, Transaction):  # it changes without a commit
-        return read_numbers(reading, field)
+        return read_field(reading, field, None)
     kept: dict[int, Values] = reading.derived.setdefault("field values", {})
     values = kept.get(field.number)
     if values is None:
-        if len(kept) >= MAX_FIELDS:
-            kept.clear()
-        values = kept[field.number] = read_numbers(reading, field)
+        lasting: dict[int, Values] = reading.view.lasting.setdefault("field values", {})
+        values = read_field(reading, field, lasting.get(field.number))
+        for known in (kept, lasting):
+            if len(known) >= MAX_FIELDS:
+                known.clear()
+            known[field.number] = values
     return values

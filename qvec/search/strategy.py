@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from qvec._kernels import SearchParams, Selection
-from qvec.codes.configs import HNSW
-from qvec.search.engine import Engine
+from qvec.search.engine import Engine, is_packed
 
 if TYPE_CHECKING:
     from qvec.search.row_selection import SelectedRows
@@ -79,8 +78,7 @@ def _plan_walk(engine: Engine, params: SearchParams, selected: SelectedRows) -> 
 
     Returns the name of the strategy, its parameters and its cost.
     """
-    config = getattr(engine.index, "config", None)
-    if isinstance(config, HNSW) and config.layout == "packed":  # the candidate list has rows that do not match, too
+    if is_packed(engine.index):  # the candidate list has rows that do not match, too
         name, ef = "post_filter", _scaled(params.ef, engine, selected)
     else:
         name, ef = "filtered_walk", int(FILTERED_EF * params.ef)

@@ -26,7 +26,7 @@ from qvec.common.types import (
     check_timeout,
 )
 from qvec.rows.results import AddResult, Records
-from qvec.schema.validation import as_id_set, as_ids, as_payloads, as_stored, check_unique
+from qvec.schema.validation import MAX_ROWS, as_id_set, as_ids, as_payloads, as_stored, check_count, check_unique
 from qvec.search.results import BatchHits, Hits
 from qvec.shards import fanout
 from qvec.shards.handles import Handles
@@ -171,6 +171,17 @@ class ShardSet:
     def count(self, where: Where | None = None) -> int:
         """The number of stored vectors, or of those that match a filter."""
         return sum(self._shard(number).count(where) for number in range(len(self.names)))
+
+    def facets(self, field: str, *, where: Where | None = None, limit: int | None = None) -> dict[Any, int]:
+        """The number of stored vectors by value of a declared field, as :meth:`Collection.facets`: the sum of all
+        shards. Counts are exact, also with a limit."""
+        from qvec.filters.facets import sum_facets
+
+        most = None if limit is None else check_count("limit", limit, 1, MAX_ROWS)
+        if not self.names:
+            raise InputError("the set has no shards yet: write blocks and commit() them")
+        parts = [self._shard(number).facets(field, where=where) for number in range(len(self.names))]
+        return sum_facets(parts, most)
 
     def __len__(self) -> int:
         return self.count()

@@ -28,10 +28,11 @@ class View(ViewBase):
 
     ``writable``: whether a write transaction may change the columns. ``relocated``: whether blocks were located by key,
     because the page table has the page numbers of another file. ``derived``: data that higher layers have computed from
-    the commit; cleared when the view moves to another commit.
+    the commit; cleared when the view moves to another commit. ``lasting``: data that they keep for later commits, and
+    that they compare with each commit; views of one handle share it.
     """
 
-    __slots__ = ("__weakref__", "record_sums", "relocated", "stamps", "writable")
+    __slots__ = ("__weakref__", "lasting", "record_sums", "relocated", "stamps", "writable")
 
     def __init__(self, *, writable: bool = False) -> None:
         self.writable, self.relocated = writable, False
@@ -40,11 +41,12 @@ class View(ViewBase):
         self.state = None
         self.record_sums = RecordSums()
         self.derived = {}
+        self.lasting: dict[Any, Any] = {}
 
     def reset(self) -> None:
         """Empty the view after the file was replaced."""
         self.txn_id, self.state, self.record_sums = 0, None, RecordSums()
-        for part in (self.columns, self.stamps, self.derived):
+        for part in (self.columns, self.stamps, self.derived, self.lasting):
             part.clear()
 
     def clone(self) -> View:
@@ -54,7 +56,7 @@ class View(ViewBase):
         """
         other = View()
         other.columns = {name: column.clone() for name, column in self.columns.items()}
-        other.stamps = dict(self.stamps)
+        other.stamps, other.lasting = dict(self.stamps), self.lasting
         return other
 
 

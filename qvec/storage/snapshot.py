@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -68,13 +68,20 @@ class Snapshot(SnapshotBase):
         value = self._get(key)
         return None if value is None else records.unseal_bytes(key, value)
 
-    def entries(self, first: bytes, last: bytes) -> Iterator[tuple[bytes, bytes | memoryview]]:
-        """Yield the names from ``first`` to ``last``, both included, and their bytes, in ascending order."""
-        end = entry_key(last)
-        for key, value in self._items(entry_key(first)):
-            if key > end:
+    def entries(self, first: bytes, last: bytes) -> Generator[tuple[bytes, bytes | memoryview], bytes | None, None]:
+        """Yield the names from ``first`` to ``last``, both included, and their bytes, in ascending order.
+
+        A name that is sent continues there, with the first name that is not below it.
+        """
+        end, items = entry_key(last), self._items(entry_key(first))
+        item = next(items, None)
+        while item is not None and item[0] <= end:
+            key, value = item
+            target = yield key[1:], records.unseal_bytes(key, value)
+            try:
+                item = items.send(None if target is None else keys.ENTRY + target)
+            except StopIteration:
                 return
-            yield key[1:], records.unseal_bytes(key, value)
 
     def row_of(self, key: bytes) -> int | None:
         """Return the row of an id, or None."""
@@ -128,14 +135,14 @@ class Snapshot(SnapshotBase):
         if (found := sums.totals[name]) != expected:
             yield f"{found[0]} {name} exist, the state says {expected[0]}: some are lost, or of an earlier commit"
 
-    def _items(self, first: bytes) -> Iterator[tuple[bytes, memoryview]]:
-        """Yield keys and values in ascending order, beginning at the key ``first``."""
+    def _items(self, first: bytes) -> Generator[tuple[bytes, memoryview], bytes | None, None]:
+        """Yield keys and values in ascending order, beginning at the key ``first``, or at one that is sent."""
         with translated(self.env.path), self.live().cursor() as cursor:
             found = cursor.set_range(first)
             while found:
-                yield bytes(cursor.key()), cursor.value()
+                target = yield bytes(cursor.key()), cursor.value()
                 self.live()
-                found = cursor.next()
+                found = cursor.next() if target is None else cursor.set_range(target)
 
     def _get(self, key: bytes) -> Any:
         txn = self.live()

@@ -14,6 +14,8 @@
 #include "codec/simd.h"
 #include "column/crc32c.h"
 #include "ivf/lists.h"
+#include "text/collect.h"
+#include "text/score.h"
 
 #define ROWS 9
 #define KINDS 9
@@ -166,7 +168,7 @@ static void check_project(int dim, int best) {
 static void check_between(uint32_t n, int best) {
     uint64_t bounds[20], slow[16] = {0}, quick[16] = {0};
     qv_column values;
-    if (qv_column_init(&values, 1, 0, 8 * QV_WORD_ROWS, 7, 1, 4096, 1) || qv_column_resize(&values, 3)) abort();
+    if (qv_column_init(&values, 1, 0, 8 * QV_WORD_ROWS, 7, 1, 4096, 1, 0) || qv_column_resize(&values, 3)) abort();
     for (uint32_t w = 0; w < 16; w++) {
         uint64_t *row = (uint64_t *)qv_row_mut(&values, w);
         for (int i = 0; i < QV_WORD_ROWS; i++) row[i] = (uint64_t)(uniform() * 4) << 62 | (uint64_t)(uniform() * 8);
@@ -197,15 +199,50 @@ static void check_below(int dims, int best) {
     fill(q, (size_t)dims, 1);
     qv_fs_table(q, dims, table);
     for (int i = 0; i < 40; i++) {
-        float bound = 0.1f * (float)i - 1;
+        float bound = 0.1f * (float)i - 1, estimates[2][QV_FS_VECTORS];
         lists.l2.simd = QV_SCALAR;
-        uint32_t slow = qv_list_below(&lists, block, table, &terms, bound);
+        uint32_t slow = qv_list_below(&lists, block, table, &terms, bound, estimates[0]);
         lists.l2.simd = best;
-        uint32_t quick = qv_list_below(&lists, block, table, &terms, bound);
-        report(slow == quick, "below", dims, i);
+        uint32_t quick = qv_list_below(&lists, block, table, &terms, bound, estimates[1]);
+        int same = slow == quick;
+        for (int v = 0; v < QV_FS_VECTORS; v++) same &= fabsf(estimates[0][v] - estimates[1][v]) <= 1e-5f * (float)dims;
+        report(same, "below", dims, i);
     }
     free(block);
     free(table);
+}
+
+/* Positions and values of the sums above a limit; some sums are equal to it. */
+static void check_collect(uint32_t n, int best) {
+    size_t room = (n + 16) * 4;
+    float *sums = (float *)fenced(n * 4), slow_sums[QV_WINDOW + 16], quick_sums[QV_WINDOW + 16];
+    uint32_t slow[QV_WINDOW + 16], quick[QV_WINDOW + 16];
+    for (int limit = -1; limit <= 8; limit++) {
+        memset(slow, 0, room), memset(quick, 0, room);
+        for (uint32_t i = 0; i < n; i++) sums[i] = (float)(int)(uniform() * 9);
+        uint32_t a = qv_collect[QV_SCALAR](sums, n, (float)limit, slow, slow_sums);
+        uint32_t b = qv_collect[best](sums, n, (float)limit, quick, quick_sums);
+        int same = a == b && memcmp(slow, quick, a * 4) == 0 && memcmp(slow_sums, quick_sums, a * 4) == 0;
+        report(same, "collect", (int)n, limit);
+    }
+}
+
+/* Scores of postings, equal to the last bit. */
+static void check_contribute(uint32_t n, int best) {
+    static float norms[QV_WINDOW];
+    uint32_t start = 3 * QV_WINDOW;
+    uint32_t *rows = (uint32_t *)fenced(n * 4), *values = (uint32_t *)fenced(n * 4);
+    float *slow = (float *)fenced(n * 4), *quick = (float *)fenced(n * 4);
+    for (int i = 0; i < QV_WINDOW; i++) norms[i] = 0.3f + (float)uniform();
+    for (uint32_t i = 0; i < n; i++) {
+        rows[i] = start + (uint32_t)(uniform() * QV_WINDOW);
+        values[i] = 1 + (uint32_t)(uniform() * (i % 3 ? 9 : 70000));
+    }
+    for (int sparse = 0; sparse < 2; sparse++) {
+        qv_contribute[QV_SCALAR](rows, values, n, start, sparse ? NULL : norms, 1.7f, slow);
+        qv_contribute[best](rows, values, n, start, sparse ? NULL : norms, 1.7f, quick);
+        report(memcmp(slow, quick, n * 4) == 0, "contribute", (int)n, sparse);
+    }
 }
 
 static void check_level(int level) {
@@ -220,6 +257,8 @@ static void check_level(int level) {
     for (int dim = 1; dim <= 256; dim += 17) check_project(dim, level);
     for (uint32_t n = 1; n <= 1024; n += 31) check_between(n, level);
     for (int dims = 16; dims <= 256; dims += 48) check_below(dims, level);
+    for (uint32_t n = 64; n <= QV_WINDOW; n *= 2) check_collect(n, level);
+    for (uint32_t n = 1; n <= 128; n++) check_contribute(n, level);
 }
 
 int main(void) {

@@ -8,6 +8,7 @@ LEVEL: of SIMD, which must be the machine's best. GOLDEN: folder of files that a
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
 import mmap
 import sys
@@ -63,6 +64,44 @@ def check_index(folder: Path, name: str, index: Any) -> None:
         assert copy.verify() == []
 
 
+def check_text(folder: Path) -> None:
+    """Text, sparse and fused searches against sums in float64."""
+    words = [[f"w{int(i)}" for i in np.minimum(RNG.zipf(1.5, 1 + row % 40), 300)] for row in range(N)]
+    weights = [{int(i): float(1 + i % 7) for i in RNG.choice(90, 6, replace=False)} for _ in range(N)]
+    fields: dict[str, Any] = {"body": qvec.Text(positions=True), "lexical": "sparse"}
+    with qvec.create(folder / "text.qvec", DIM, metric="cosine", fields=fields) as db:
+        for start in range(0, N, 100):
+            part = slice(start, start + 100)
+            texts = [{"body": " ".join(line)} for line in words[part]]
+            db.add(X[part], payloads=texts, sparse={"lexical": weights[part]})
+        db.delete(np.arange(0, N, 5))
+        live = [row for row in range(N) if row % 5]
+        for query in (("w1",), ("w2", "w40"), ("w1", "w3", "w7", "w90")):
+            best = np.sort(bm25([words[row] for row in live], query))[::-1][:K]
+            np.testing.assert_allclose(db.search(text=" ".join(query), k=K).scores, best, rtol=1e-5)
+        by_weights = [sum(w * weights[row].get(i, 0.0) for i, w in weights[3].items()) for row in live]
+        np.testing.assert_allclose(db.search(sparse=weights[3], k=K).scores, np.sort(by_weights)[::-1][:K], rtol=1e-2)
+        fused = db.search(X[7], K, text=" ".join(words[7]), sparse=weights[7], where={"body": {"$match": words[7][0]}})
+        assert fused.ids[0] == 7
+        phrase = db.search(text=f'"{words[9][0]} {words[9][1]}"', k=N).ids.tolist()
+        adjacent = {row for row in live if (words[9][0], words[9][1]) in itertools.pairwise(words[row])}
+        assert {*phrase} - {-1} == adjacent
+        db.optimize()
+        db.erase([row for row in live if row % 50 == 1])
+        assert db.verify() == []
+
+
+def bm25(texts: list[list[str]], query: tuple[str, ...]) -> Any:
+    lengths = np.array([*map(len, texts)], np.float64)
+    scores = np.zeros(len(texts))
+    for word in query:
+        often = np.array([text.count(word) for text in texts], np.float64)
+        found = (often > 0).sum()
+        idf = np.log(1 + (len(texts) - found + 0.5) / (found + 0.5))
+        scores += idf * often / (often + 1.2 * (0.25 + 0.75 * lengths / lengths.mean()))
+    return scores
+
+
 def check_set(folder: Path) -> None:
     shards.create(folder / "set", DIM, metric="l2", partition="cluster", shards=3, sample=X)
     block = shards.write_block(folder / "set", "b", X, np.arange(N))
@@ -92,6 +131,7 @@ def main(folder: Path, level: str, page: int, golden: Path) -> None:
         check_code(folder, code)
     for name, index in (("flat", "flat"), ("hnsw", "hnsw"), ("packed", "packed"), ("ivf", qvec.IVF(nlist=16))):
         check_index(folder, name, index)
+    check_text(folder)
     check_set(folder)
     check_golden(folder, golden)
     print("ok")

@@ -221,3 +221,28 @@ def test_two_agents_and_a_command_line_share_a_store(store: Path) -> None:
             *(1000 + i for i in kept), *(2000 + i for i in kept), *(9000 + i for i in range(6))
         ]  # fmt: skip
         assert db.verify() == []
+
+
+def test_a_server_follows_the_store_to_another_embedding_model(store: Path) -> None:
+    """Also one that only reads: it would see the replaced file for ever."""
+
+    def embed(texts: list[str]) -> Any:
+        return np.array([[len(text), text.count("1"), 1.0] for text in texts], np.float32)
+
+    async def work(session: ClientSession) -> None:
+        assert (await call(session, "describe"))["dim"] == DIM
+        with qvec.open(store) as db:
+            db.reembed(embed, dim=3, model="lengths")
+            about = await call(session, "describe")
+            assert (about["dim"], about["model"], about["count"]) == (3, "lengths", 200)
+            hits = await call(session, "search", vector=embed(["word111 common"])[0].tolist(), k=1)
+            assert [hit["id"] for hit in hits] == [111]
+            if about["mode"] == "rw":
+                made = await call(session, "add", vectors=[[1.0, 2.0, 3.0]])
+                assert (made["added"], len(db)) == (1, 201)
+                await call(session, "delete", ids=made["ids"])
+            db.undo_reembed()
+        assert (await call(session, "describe"))["dim"] == DIM
+
+    with_server(store, work)
+    with_server(store, work, "--read-only")

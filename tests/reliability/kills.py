@@ -24,7 +24,7 @@ from forked_workers import Server, Worker, ask
 import qvec
 from qvec.maintenance import requantize
 
-DIM = 16
+DIM, OTHER_DIM = 16, 24  # of the first embedding model, and of the other one
 SIZES = (1, 7, 20)
 BATCH_IDS = 1000  # distance between the first ids of successive batches
 LONGEST = 0.025  # maximum lifetime of a worker in seconds, from its first change
@@ -35,6 +35,8 @@ PASSED = "2000-01-01"  # a time at which rows have expired
 FEWEST = 100  # least number of vectors for the training of binary codes
 CODES = ("int8", "binary", "f16", "f32")
 ROUNDS = {"short": 20, "nightly": 5000}  # of each workload
+
+EXPECTED = ("qvec", "-lock", ".qvec.reembed", ".qvec.previous")  # ends of the names of files
 
 Live = dict[int, int]  # batch -> version
 Change = list[tuple[int, int]]  # (batch, version); a version of -1: deleted
@@ -50,21 +52,34 @@ def ids_of(batch: int) -> list[int]:
 
 
 @functools.lru_cache(maxsize=10_000)
-def vectors_of(batch: int, version: int) -> npt.NDArray[np.float32]:
-    return np.random.default_rng([batch, version]).normal(size=(size_of(batch), DIM)).astype(np.float32)
+def vectors_of(batch: int, version: int, dim: int = DIM) -> npt.NDArray[np.float32]:
+    return np.random.default_rng([batch, version]).normal(size=(size_of(batch), dim)).astype(np.float32)
 
 
 def payloads_of(batch: int, version: int) -> list[dict[str, Any]]:
     text = f"batch{batch} version{version} common word{batch % 7} word{batch % 7}"
     lexical = [[batch % 11, 1000 + version, 100_000 + batch], [1.5, 0.5, 2.0]]
-    return [{"batch": batch, "version": version, "body": text, "lexical": lexical}] * size_of(batch)
+    held = {"batch": batch, "version": version, "body": text, "lexical": lexical}
+    return [{**held, "place": f"{batch} {version} {row}"} for row in range(size_of(batch))]
+
+
+class Model:
+    """Embeds the place of a row as one of two models."""
+
+    def __init__(self, dim: int) -> None:
+        self.dim, self.model = dim, None if dim == DIM else f"model-{dim}"
+
+    def __call__(self, texts: list[str]) -> npt.NDArray[np.float32]:
+        rows = [tuple(map(int, text.split())) for text in texts]
+        return np.stack([vectors_of(batch, version, self.dim)[row] for batch, version, row in rows])
 
 
 def put(batch: int, version: int) -> tuple[Change, Callable[[qvec.Collection], object]]:
     """Replace a batch by a version of it."""
 
     def change(db: qvec.Collection) -> object:
-        return db.upsert(vectors_of(batch, version), ids_of(batch), payloads_of(batch, version), threads=1)
+        vectors = vectors_of(batch, version, db.dim)
+        return db.upsert(vectors, ids_of(batch), payloads_of(batch, version), threads=1)
 
     return [(batch, version)], change
 
@@ -142,6 +157,36 @@ def recode(db: qvec.Collection, code: str) -> None:
     db.requantize(code, threads=1)
 
 
+def reembedding(live: Live, first: int, chance: random.Random) -> Steps:
+    """Add and delete batches, let some expire, and change the embedding model in between, back and forth."""
+    for batch in itertools.count(first):
+        yield put(batch, 0)
+        yield [], chance.choice(MODELS)
+        if live and chance.random() < 0.3:
+            yield expire(chance.choice(list(live)))
+        if len(live) > 10:
+            yield gone(chance.choice(list(live)))
+
+
+def change_model(db: qvec.Collection) -> None:
+    """Re-embed with the other model; continue if a process has been killed half-way."""
+    if is_replaced(db):
+        db.discard_reembed()
+    dim = OTHER_DIM if db.dim == DIM else DIM
+    db.reembed(Model(dim), dim=dim, model=Model(dim).model, field="place", batch=50)
+
+
+def change_back(db: qvec.Collection) -> None:
+    if is_replaced(db):
+        db.undo_reembed(Model(OTHER_DIM if db.dim == DIM else DIM))
+
+
+def is_replaced(db: qvec.Collection) -> bool:
+    """Whether the file has replaced another one, which is still there."""
+    with db._store.read() as snap:
+        return snap.state.reembedding is not None and snap.state.reembedding.stage == "replaced"
+
+
 def keeping_up(live: Live, first: int, chance: random.Random) -> Steps:
     """Add and erase batches, and run maintenance that rewrites the file or its parts in between."""
     for batch in itertools.count(first):
@@ -161,6 +206,13 @@ RECLAIM: tuple[Callable[[qvec.Collection], object], ...] = (
     lambda db: db.optimize(threads=1),
     lambda db: db.erase(expired=True, threads=1),
 )
+MODELS: tuple[Callable[[qvec.Collection], object], ...] = (
+    change_model,
+    change_model,
+    change_back,
+    lambda db: db.discard_reembed(),
+    lambda db: db.optimize(threads=1),
+)
 TEXT_FIELDS = {"batch": "int", "body": "text", "lexical": "sparse"}
 WORKLOADS: dict[str, tuple[Callable[..., Steps], dict[str, Any]]] = {
     "add": (adding, {"index": qvec.HNSW(m=8, ef_construction=40)}),
@@ -173,6 +225,14 @@ WORKLOADS: dict[str, tuple[Callable[..., Steps], dict[str, Any]]] = {
     "upkeep": (keeping_up, {"index": qvec.HNSW(m=8, ef_construction=40), "fields": TEXT_FIELDS}),
     "expiry": (
         expiring,
+        {
+            "index": qvec.HNSW(m=8, ef_construction=40),
+            "fields": TEXT_FIELDS | {"until": "datetime"},
+            "expires": "until",
+        },
+    ),
+    "reembed": (
+        reembedding,
         {
             "index": qvec.HNSW(m=8, ef_construction=40),
             "fields": TEXT_FIELDS | {"until": "datetime"},
@@ -219,7 +279,7 @@ def found(path: str, deep: bool = True) -> dict[str, Any]:
             for i, vector, payload in zip(records.ids.tolist(), records.vectors, records.payloads, strict=True):
                 batch, version = payload["batch"], payload["version"]
                 rows.setdefault((batch, version), []).append(i)
-                if not np.array_equal(vector, vectors_of(batch, version)[i - BATCH_IDS * batch]):
+                if not np.array_equal(vector, vectors_of(batch, version, db.dim)[i - BATCH_IDS * batch]):
                     wrong.append(f"the vector of id {i} is not that of version {version}")
         torn = [f"{key} is there in part" for key, ids in rows.items() if sorted(ids) != ids_of(key[0])]
         if len(db) != sum(map(len, rows.values())):
@@ -241,7 +301,7 @@ def found(path: str, deep: bool = True) -> dict[str, Any]:
 def not_found(db: qvec.Collection, batch: int, version: int) -> list[int]:
     """Ids of a batch whose own vectors a search over the whole index does not find."""
     effort: dict[str, Any] = {"nprobe": n} if (n := db.stats().lists) else {"ef": max(10, len(db))}
-    hits = db.search(vectors_of(batch, version), 1, include=(), **effort)
+    hits = db.search(vectors_of(batch, version, db.dim), 1, include=(), **effort)
     return [i for i, hit in zip(ids_of(batch), hits.ids[:, 0].tolist(), strict=True) if i != hit]
 
 
@@ -355,7 +415,7 @@ def _run_workload(name: str, job: Job, server: Server, figures: Figures) -> None
         figures.count("verified", deep)
         live = check(server, path, live, pending, figures, f"seed {job.seed}, {name}, round {number}", deep)
         if last:
-            strays = [file.name for file in job.folder.glob(f"{name}-*") if not file.name.endswith(("qvec", "-lock"))]
+            strays = [file.name for file in job.folder.glob(f"{name}-*") if not file.name.endswith(EXPECTED)]
             if strays:
                 figures.fail(f"{name}: files were left: {strays}")
             for leftover in job.folder.glob(f"{name}-*"):

@@ -23,7 +23,9 @@ import qvec
 from qvec.storage.environment import Environment
 
 STEPS = {"get", "put", "delete", "commit", "cursor"}
-OF_FILES = ("replace", "fsync", "unlink", "pwrite")
+OF_FILES = ("replace", "link", "fsync", "unlink", "pwrite")
+OTHERS = (".reembed", ".previous")  # files next to a collection whose embedding model changes
+LOCKS = ("", "-lock")
 PLACES = {"short": 12, "nightly": 100_000}  # of one change, not counting its last ones
 
 
@@ -80,6 +82,11 @@ CHANGES: dict[str, list[tuple[kills.Change, Callable[[qvec.Collection], object]]
         kills.expire(8),
         ([(9, -1)], lambda db: expired_and_erased(db, 9)),
         ([], lambda db: db.optimize(threads=1)),
+    ],
+    "reembed": [
+        ([], kills.change_model),
+        ([], lambda db: (kills.change_model(db), kills.change_back(db))),
+        ([], lambda db: (kills.change_model(db), db.discard_reembed())),
     ],
     "text": [kills.put(30, 0), kills.put(7, 1), kills.gone(8)],
     "upkeep": [
@@ -143,13 +150,15 @@ def _sweep(
             kills.check(server, path, live, None, figures, where)
         else:
             kills.check(server, path, live, done, figures, where)
-        for stray in set(Path(path).parent.glob(f"{name}.qvec*")) - {Path(path), Path(f"{path}-lock")}:
+        kept = [path, *(path + other for other in OTHERS if name == "reembed")]
+        expected = {Path(one + lock) for one in kept for lock in LOCKS}
+        for stray in set(Path(path).parent.glob(f"{name}.qvec*")) - expected:
             figures.fail(f"{where}: {stray.name} was left")
 
 
 def _killed_at(base: str, path: str, name: str, number: int, at: int) -> int | None:
     """Number of steps of a change; None if the process was killed before the end."""
-    for leftover in (path, f"{path}-lock"):
+    for leftover in (path + other + lock for other in ("", *OTHERS) for lock in LOCKS):
         Path(leftover).unlink(missing_ok=True)
     shutil.copy(base, path)
     worker = Worker(lambda say: change(path, name, number, at, say))

@@ -200,7 +200,6 @@ int qv_roaring_fill(const uint8_t *data, size_t size, uint32_t chunk, uint32_t n
     uint64_t bits[QV_CHUNK_ROWS / 64];
     container rows;
     if (find_container(data, size, chunk, n, &rows)) return -1;
-    values += rows.first;
     if (rows.kind != ARRAY) {
         if (unpack_bits(&rows, bits)) return -1;
         for (uint32_t w = 0; w < (rows.limit + 63) / 64; w++)

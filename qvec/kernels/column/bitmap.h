@@ -20,8 +20,8 @@ int qv_bits_roaring(const uint8_t *data, size_t size, uint32_t chunk, uint32_t n
 /* Count the rows of a serialized bitmap, as above, whose bits are set. Returns -1 for any other data. */
 int64_t qv_roaring_count(const uint8_t *data, size_t size, uint32_t chunk, uint32_t n, const uint64_t *words);
 
-/* Set the values of the rows of a serialized bitmap, as above. Returns 0, or -1 for any other data; some values may then
- * be set. */
+/* Set the values of the rows of a serialized bitmap, as above. values: of the chunk's rows. Returns 0, or -1 for any
+ * other data; some values may then be set. */
 int qv_roaring_fill(const uint8_t *data, size_t size, uint32_t chunk, uint32_t n, uint32_t value, uint32_t *values);
 
 /* Count the values of the rows whose bits are set. Returns -1 if a value is not below n_values. */

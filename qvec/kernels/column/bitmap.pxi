@@ -69,25 +69,29 @@ def roaring_count(const uint8_t[::1] data not None, uint32_t chunk, uint32_t n, 
 
 
 def roaring_fill(const uint8_t[::1] data not None, uint32_t chunk, uint32_t value, uint32_t[::1] values not None):
-    """Set the values of the rows of a serialized CRoaring bitmap. Returns False as `bits_roaring`, with n values."""
-    cdef uint32_t n = <uint32_t>values.shape[0]
-    return data.shape[0] > 0 and n > 0 and qv_roaring_fill(&data[0], data.shape[0], chunk, n, value, &values[0]) == 0
+    """Set the values of the rows of a serialized CRoaring bitmap. Returns False as `bits_roaring`.
+
+    values: of the first rows of the chunk; rows behind them are not in it.
+    """
+    cdef uint64_t n = <uint64_t>chunk * QV_CHUNK_ROWS + <uint64_t>values.shape[0]
+    if values.shape[0] > QV_CHUNK_ROWS or n >> 32:
+        raise ValueError(f"chunk {chunk} does not have {values.shape[0]} rows")
+    if data.shape[0] == 0 or values.shape[0] == 0:
+        return False
+    return qv_roaring_fill(&data[0], data.shape[0], chunk, <uint32_t>n, value, &values[0]) == 0
 
 
-def bits_histogram(const uint32_t[::1] values not None, const uint64_t[::1] bits not None, uint32_t n_values):
-    """Counts, int64 [n_values], of the values of the rows in a bitmap. ValueError: a value is not below n_values."""
-    cdef cnp.npy_intp size = n_values
-    cdef cnp.ndarray counts = cnp.PyArray_ZEROS(1, &size, cnp.NPY_INT64, 0)
-    cdef uint32_t n = <uint32_t>values.shape[0], n_words = (n + 63) // 64
+def bits_histogram(const uint32_t[::1] values not None, const uint64_t[::1] bits not None, int64_t[::1] counts not None):
+    """Add the numbers of rows in a bitmap by value to ``counts``. ValueError: a value is not below their number."""
+    cdef uint32_t n = <uint32_t>values.shape[0], n_words = (n + 63) // 64, n_values = <uint32_t>counts.shape[0]
     cdef int status = 0
     if <uint32_t>bits.shape[0] != n_words or (n % 64 and bits[n_words - 1] >> (n % 64)):
         raise ValueError(f"the bitmap is not one of {n} rows")
     if n:
         with nogil:
-            status = qv_bits_histogram(&values[0], &bits[0], n_words, n_values, <int64_t *>cnp.PyArray_DATA(counts))
+            status = qv_bits_histogram(&values[0], &bits[0], n_words, n_values, &counts[0] if n_values else NULL)
     if status:
         raise ValueError(f"a value is not below {n_values}")
-    return counts
 
 
 def bits_set(const uint32_t[::1] rows not None, uint32_t n, bits):

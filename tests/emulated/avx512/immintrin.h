@@ -11,6 +11,7 @@
 #include <simde/x86/fma.h>
 #include <simde/x86/sse4.2.h>
 
+#include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -72,6 +73,57 @@ static inline __m512i emulated_widen(__m256i halves) {
     return simde_mm512_loadu_si512(wide);
 }
 
+static inline __m512 emulated_cvtepi32(__m512i v) {
+    int32_t lanes[16];
+    float floats[16];
+    memcpy(lanes, &v, sizeof lanes);
+    for (int i = 0; i < 16; i++) floats[i] = (float)lanes[i];
+    return simde_mm512_loadu_ps(floats);
+}
+
+static inline __m512 emulated_gather(__m512i at, const float *from) {
+    int32_t lanes[16];
+    float floats[16];
+    memcpy(lanes, &at, sizeof lanes);
+    for (int i = 0; i < 16; i++) floats[i] = from[lanes[i]];
+    return simde_mm512_loadu_ps(floats);
+}
+
+static inline __m512i emulated_gather_epi32(__m512i other, __mmask16 mask, __m512i at, const void *from) {
+    int32_t lanes[16], found[16];
+    memcpy(lanes, &at, sizeof lanes);
+    memcpy(found, &other, sizeof found);
+    for (int i = 0; i < 16; i++)
+        if (mask >> i & 1) memcpy(found + i, (const char *)from + 4 * (ptrdiff_t)lanes[i], 4);
+    return simde_mm512_loadu_si512(found);
+}
+
+static inline __mmask16 emulated_testn_epi32(__mmask16 mask, __m512i a, __m512i b) {
+    uint32_t first[16], second[16];
+    unsigned none = 0;
+    memcpy(first, &a, sizeof first);
+    memcpy(second, &b, sizeof second);
+    for (int i = 0; i < 16; i++) none |= (unsigned)!(first[i] & second[i]) << i;
+    return (__mmask16)(mask & none);
+}
+
+static inline int32_t emulated_sum_epi32(__m512i v) {
+    uint32_t lanes[16], sum = 0;
+    memcpy(lanes, &v, sizeof lanes);
+    for (int i = 0; i < 16; i++) sum += lanes[i];
+    return (int32_t)sum;
+}
+
+#undef _mm512_cvtepi32_ps
+#define _mm512_cvtepi32_ps(v) emulated_cvtepi32(v)
+#undef _mm512_i32gather_ps
+#define _mm512_i32gather_ps(at, from, scale) emulated_gather(at, from) /* the kernels' scale is 4 */
+#undef _mm512_mask_i32gather_epi32
+#define _mm512_mask_i32gather_epi32(other, mask, at, from, scale) emulated_gather_epi32(other, mask, at, from)
+#undef _mm512_mask_testn_epi32_mask
+#define _mm512_mask_testn_epi32_mask(mask, a, b) emulated_testn_epi32(mask, a, b)
+#undef _mm512_reduce_add_epi32
+#define _mm512_reduce_add_epi32(v) emulated_sum_epi32(v)
 #undef _mm512_mask_cmp_ps_mask
 #define _mm512_mask_cmp_ps_mask(mask, a, b, how) ((__mmask16)((mask) & simde_mm512_cmp_ps_mask(a, b, how)))
 #undef _mm256_maskz_loadu_epi16
