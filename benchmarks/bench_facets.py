@@ -85,8 +85,7 @@ def expiry(rows: int, queries: int, folder: Path) -> dict[str, float]:
     found: dict[str, float] = {}
     for index in ("hnsw", "packed", "flat"):
         for name, expired in (("none expired", 0), ("a tenth expired", rows // 10)):
-            times = [now + timedelta(days=-1 if i < expired else 30) for i in range(rows)]
-            held = [{"until": moment} for moment in times]
+            held = [{"until": now + timedelta(days=30)}] * rows
             options: Any = {"fields": {"until": "datetime"}, "index": index, "durability": "relaxed"}
             paths = [folder / f"{kind}-{index}-{expired}.qvec" for kind in ("plain", "expiring")]
             with (
@@ -95,8 +94,10 @@ def expiry(rows: int, queries: int, folder: Path) -> dict[str, float]:
             ):
                 for db in (plain, expiring):
                     db.add(x, payloads=held)
+                    db.optimize()  # links all rows
                 if expired:
-                    plain.delete(range(expired))
+                    plain.delete(range(expired))  # and repairs the graph
+                    expiring.update_payloads(range(expired), {"until": now - timedelta(days=1)})
                 for include in (("payloads",), ()):
                     ratio = interleaved(plain, expiring, asked, include)
                     found[f"{index}, {name}, include={include}"] = ratio
