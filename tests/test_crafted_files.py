@@ -370,3 +370,22 @@ def test_an_inactive_generation_with_columns_of_another_is_refused(path: Path, n
     craft(path, change)
     with pytest.raises(qvec.CorruptError, match=r"which holds something else|generation 0 has"):
         qvec.open(path)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"ids": b"\1\0\0\0", "weights": "text"},
+        {"ids": b"\1\0\0\0", "weights": b"\0\x3c\0\x3c"},
+        {"ids": b"\1\0\0\0\0\0", "weights": b"\0\x3c\0"},
+        {"ids": "text", "weights": b"\0\x3c"},
+        "text",
+        None,
+    ],
+)
+def test_a_sparse_vector_that_is_malformed_is_refused_by_its_row(path: Path, value: Any) -> None:
+    with qvec.create(path, DIM, fields={"lexical": "sparse"}) as db:
+        db.add(X[:2], sparse={"lexical": [{1: 1.0}, {2: 1.0}]})
+    craft(path, lambda txn: txn.put_record(ROW, 0, {"payload": {"lexical": value}}))
+    with qvec.open(path) as db, pytest.raises(qvec.CorruptError, match="a sparse vector of row 0 is damaged"):
+        db.search(sparse={1: 1.0}, k=1)

@@ -107,7 +107,8 @@ class Collection(MeasurableCollection):
         payloads under the name of the only text field, or else under "text".
         originals: for a collection that was created with originals="int8" or "uint8", the vectors in this form.
         on_conflict: for an id that is already stored, "error", "skip" the vector or "replace" the stored one.
-        progress: called with (done, total) rows while the index is built; True: show a bar.
+        progress: called with (done, total) rows while the index is built; True: show a bar. Many rows are indexed after
+        their commit: an exception of ``progress``, or Ctrl-C, then leaves them stored, and searches scan them.
         threads: default, one for each core.
         model: the tag of the vectors' embedding model, refused if it is not the collection's.
         vector, id: if ``vectors`` is a table (of pandas, polars or Arrow), the names of its columns of vectors and of

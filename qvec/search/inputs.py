@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from qvec._kernels import Deadline, PostingField, search_postings
-from qvec.common.errors import InputError
+from qvec.common.errors import CorruptError, InputError
 from qvec.common.types import Bitmap, Float32Array, NDArray
 from qvec.rows.expiry import Present
 from qvec.rows.lookup import payloads_of, read_records
@@ -318,10 +318,13 @@ def rescored(snap: Snapshot, query: Query, listed: Listed, k: int) -> Listed:
     rows = listed[0]
     scores = np.zeros(len(rows), np.float32)
     for i, payload in enumerate(payloads_of(read_records(snap, rows.tolist()))):
-        scores[i] = sum(
-            product(vector, (payload or {}).get(field))
-            for field, vector in zip(query.fields, query.vectors, strict=True)
-        )
+        try:
+            scores[i] = sum(
+                product(vector, (payload or {}).get(field))
+                for field, vector in zip(query.fields, query.vectors, strict=True)
+            )
+        except InputError as error:
+            raise CorruptError(f"a sparse vector of row {rows[i]} is damaged: {error}") from error
     best = np.lexsort((rows, -scores))[:k]
     return rows[best], scores[best]
 

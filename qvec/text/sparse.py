@@ -89,7 +89,12 @@ def stored_vector(value: Mapping[str, Any], name: str) -> tuple[Ids, Float32Arra
     """The ids and weights of a stored value; InputError if it is malformed."""
     ids, weights, scale = value.get("ids"), value.get("weights"), value.get("scale")
     size = 2 if scale is None else 1
-    if not isinstance(ids, bytes) or not isinstance(weights, bytes) or len(ids) * size != len(weights) * 4:
+    if (
+        not isinstance(ids, bytes)
+        or not isinstance(weights, bytes)
+        or len(ids) % 4
+        or len(ids) * size != len(weights) * 4
+    ):
         raise InputError(f"{name} must have ids and weights as bytes, four and {size} for each id")
     numbers = np.frombuffer(ids, "<u4").astype(np.uint32)
     if scale is None:
@@ -115,13 +120,22 @@ def stored_value(value: Any, originals: str, name: str) -> dict[str, Any]:
     return packed | {"weights": steps.tobytes(), "scale": scale}
 
 
+def _usual_form(value: Mapping[str, Any]) -> tuple[Ids, Float32Array] | None:
+    """The ids and weights of a stored value with float16 weights, without checks of the numbers."""
+    ids, weights = value.get("ids"), value.get("weights")
+    if not isinstance(ids, bytes) or not isinstance(weights, bytes) or "scale" in value:
+        return None
+    if len(ids) % 4 or len(ids) != 2 * len(weights):
+        return None
+    return np.frombuffer(ids, "<u4"), np.frombuffer(weights, "<f2").astype(np.float32)
+
+
 def product(query: tuple[Ids, Float32Array], value: Any) -> float:
     """The inner product of a query, with ascending ids, and a payload's value."""
-    if isinstance(value, Mapping) and "scale" not in value and type(value.get("ids")) is bytes:  # the usual form
-        ids, weights = np.frombuffer(value["ids"], "<u4"), np.frombuffer(value["weights"], "<f2").astype(np.float32)
-    else:
-        ids, weights = sparse_vector(value, "the payload")
-    if not len(query[0]) or len(ids) != len(weights):
+    if not isinstance(value, Mapping) or (found := _usual_form(value)) is None:
+        found = sparse_vector(value, "the payload")
+    ids, weights = found
+    if not len(query[0]):
         return 0.0
     at = np.minimum(np.searchsorted(query[0], ids), len(query[0]) - 1)
     same = query[0][at] == ids

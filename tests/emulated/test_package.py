@@ -75,6 +75,32 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
+PROBE = """
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+int main(int n, char **arguments) {
+    static char bytes[65536];
+    int file = open(arguments[n - 1], O_RDWR | O_CREAT | O_TRUNC, 0600);
+    if (write(file, bytes, 32768) != 32768) return 1;
+    volatile char *map = mmap(0, 1 << 24, PROT_READ, MAP_SHARED, file, 0);
+    if (lseek(file, 0, SEEK_END) < 0 || write(file, bytes, 65536) != 65536) return 1;
+    return map[32768 + 49152];
+}
+"""
+
+
+def reads_growing_files(page: int, folder: Path) -> bool:
+    """Whether this QEMU reads the pages that a file gains after it was mapped, as LMDB does.
+
+    QEMU 7.2 ends a map at the end of the file if its pages are larger than those of the host.
+    """
+    (folder / "probe.c").write_text(PROBE)
+    run("aarch64-linux-gnu-gcc", "-static", "-o", folder / "probe", folder / "probe.c")
+    command = ["qemu-aarch64-static", "-p", str(page), str(folder / "probe"), str(folder / "file")]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
 @pytest.mark.parametrize(
     ("machine", "level", "page"),
     [
@@ -87,6 +113,8 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_package_works_on_aarch64(
     system: Path, packages: Path, tmp_path: Path, machine: str, level: str, page: int
 ) -> None:
+    if not reads_growing_files(page, tmp_path):
+        pytest.skip(f"this QEMU cannot read what a file gains after it was mapped, with pages of {page} bytes")
     emulator = ["qemu-aarch64-static", "-cpu", machine, "-p", page, "-L", system, "-E", f"PYTHONPATH={packages}"]
     python = system / "usr/bin/python3.11"
     run(*emulator, python, "-B", HERE / "smoke.py", tmp_path, level, page, ROOT / "tests" / "golden", timeout=3000)

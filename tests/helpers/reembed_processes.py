@@ -42,7 +42,7 @@ def text_of(id: int, version: int) -> str:
 
 def reembed(path: str) -> None:
     with qvec.open(path, timeout=60) as db:
-        if settled(db):
+        if has_replaced(db):
             db.discard_reembed()
         other = DIMS[1 - DIMS.index(db.dim)]
         print("begins", flush=True)
@@ -50,7 +50,7 @@ def reembed(path: str) -> None:
         print("done", flush=True)
 
 
-def settled(db: qvec.Collection) -> bool:
+def has_replaced(db: qvec.Collection) -> bool:
     """Whether the collection has replaced another one."""
     with db._store.read() as snap:
         return bool(snap.state.reembedding is not None and snap.state.reembedding.stage == "replaced")

@@ -10,7 +10,7 @@
 #define FIRST_READS 32 /* originals that are requested together before there is a bound, and after that */
 #define MORE_READS 64
 /* Factor of the margin below estimates. Searches in memory score entries before their bound is tight, and find some whose
- * margin is too small. With this factor, the recall from the disk is less by .001 at most (docs/adr/0034). */
+ * margin is too small. With this factor, the recall from the disk is lower by about .001 (docs/adr/0034). */
 #define DISK_MARGIN 1.15f
 
 /* State of one search. */
