@@ -69,7 +69,7 @@ def run(data: Workload, trials: int) -> None:
     for target in TARGETS:
         means = {key: values.mean() for key, values in sorted(recalls.items())}
         best = min((key for key, mean in means.items() if mean >= target), key=lambda key: (*key[:2], -means[key]))
-        closest = max(mean for key, mean in means.items() if key[:2] < best[:2])
+        closest = max((mean for key, mean in means.items() if key[:2] < best[:2]), default=0.0)
         held = same_code = same = 0
         drawn = []
         for _ in range(trials):
