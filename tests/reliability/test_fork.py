@@ -209,7 +209,7 @@ def fork_while_codes_are_made_anew(path: str) -> None:
         def child() -> None:
             assert db.search(X[7], 1).ids.tolist() == [7]
             with pytest.raises(qvec.LockedError):
-                db.optimize()
+                db.delete([7])
 
         forked: list[int] = []
 
