@@ -247,6 +247,36 @@ def test_of_equally_small_codes_the_one_that_finds_more_is_chosen(tmp_path: Path
         assert found.row == second
 
 
+def test_a_code_without_misses_is_chosen_over_an_equally_small_one_with_a_higher_bound(report: Report) -> None:
+    some, none = np.full(4000, 1.0), np.full(4000, 1.0)
+    some[::50] = 0.9
+    recalls = {"rabitq1": some, "mixed(bits=1.0)": none}
+    configs = {"rabitq1": RaBitQ(1), "mixed(bits=1.0)": Mixed(bits=1.0)}
+    asked = []
+
+    def measure(wanted: Any, n: int, z: float) -> Report:
+        asked.append((wanted, n))
+        rows = []
+        for code, values in recalls.items():
+            if wanted is None or configs[code] in wanted:
+                interval = wilson(values[:n], 10, z)._asdict()
+                mean = interval.pop("mean")
+                rows.append(
+                    replace(report.rows[0], code=code, config=configs[code], bytes=112, recall=mean, **interval)
+                )
+        return replace(report, rows=rows, n_queries=n)
+
+    rows = {row.code: row for row in measure(None, 500, 2.5).rows}
+    assert rows["mixed(bits=1.0)"].low < 0.99 < rows["rabitq1"].low
+    for target, queries in [(0.95, [500]), (0.99, [500, 2000])]:
+        asked.clear()
+        found = choose(measure, Target(target), 500, 4000, lambda *_: pytest.fail("applied"))
+        assert found.row is not None
+        assert found.row.code == "mixed(bits=1.0)"
+        assert [n for _, n in asked] == queries
+        assert all(wanted in (None, [Mixed(bits=1.0)]) for wanted, _ in asked)
+
+
 def test_rounds_grow_fourfold_to_the_last() -> None:
     assert round_sizes(2000, 16_000) == [2000, 8000, 16_000]
     assert round_sizes(2000, 2000) == [2000]

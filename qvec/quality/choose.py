@@ -88,7 +88,8 @@ class Choice:
 
 def choose(measure: Measure, target: Target, n: int, most: int, apply: Apply) -> Choice:
     """Choose the row with the least bytes, then the least oversampling, among those whose lower bound meets the target.
-    Of equal ones, it is that with the highest bound.
+    Of equal ones, it is that with the highest recall. Bounds do not decide: if all queries have a recall of 1, their
+    variance is 0, and the bound is below that of a code that misses a few neighbors (see :func:`wilson`).
 
     ``n``: queries of the first round. ``most``: queries of the last.
     """
@@ -101,7 +102,7 @@ def choose(measure: Measure, target: Target, n: int, most: int, apply: Apply) ->
         report = _updated(report, measure(configs, size, z))
     within = [row for row in report.rows if target.admits(row)]
     meeting = [row for row in within if row.low >= target.recall]
-    best = min(meeting, key=lambda row: (*_size(row), -row.low), default=None)
+    best = min(meeting, key=_rank, default=None)
     return Choice(target, report, best, max(within, key=lambda row: row.low, default=None), apply)
 
 
@@ -114,18 +115,17 @@ def round_sizes(n: int, most: int) -> list[int]:
 
 
 def undecided(report: Report, target: Target) -> list[CodeConfig]:
-    """Return the codes that may meet the target and are smaller than every code that certainly meets it."""
-    found: list[CodeConfig] = []
-    for row in sorted(filter(target.admits, report.rows), key=_size):
-        if row.low >= target.recall:
-            break
-        if row.high >= target.recall and row.config not in found:
-            found.append(row.config)
-    return found
+    """Return the codes that may meet the target and are smaller than every code that certainly meets it, or as small
+    with a higher recall."""
+    rows = sorted(filter(target.admits, report.rows), key=_rank)
+    certain = next((row for row in rows if row.low >= target.recall), None)
+    better = rows if certain is None else rows[: rows.index(certain)]
+    return list(dict.fromkeys(row.config for row in better if row.high >= target.recall))
 
 
-def _size(row: Row) -> tuple[int, int]:
-    return row.bytes, row.oversample
+def _rank(row: Row) -> tuple[int, int, float]:
+    """The order in which rows are preferred if they meet the target."""
+    return row.bytes, row.oversample, -row.recall
 
 
 def _updated(report: Report, newer: Report) -> Report:
