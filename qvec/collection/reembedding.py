@@ -160,8 +160,8 @@ def undo(store: Store, config: Config, opens: Opens, function: Any) -> None:
 def discard(store: Store) -> bool:
     """Remove the second file, unfinished or replaced. Returns whether there was one."""
     record_changes(store, None)
-    paths = [store.path + atomic_file.REEMBEDDED, store.path + atomic_file.PREVIOUS]
-    found = [path for path in paths if os.path.exists(path)]
+    suffixes = atomic_file.REEMBEDDED, atomic_file.REEMBEDDED_DRAFT, atomic_file.PREVIOUS
+    found = [path for path in (store.path + suffix for suffix in suffixes) if os.path.exists(path)]
     for path in found:
         atomic_file.remove(path)
     return bool(found)
@@ -206,12 +206,11 @@ def _new_file(store: Store, config: Config, texts: Texts) -> Store:
         sample = sample if len(sample) >= config.code.min_samples else None
     from qvec.filters.schema import check_fields
 
-    path = store.path + atomic_file.REEMBEDDED
-    atomic_file.discard(path)
-    durability: Any = "full" if store.env.durable else "relaxed"
-    return new_store(
-        path, config, sample, None, check_fields(fields), expires, durability=durability, timeout=store.timeout
-    )
+    path, draft = store.path + atomic_file.REEMBEDDED, store.path + atomic_file.REEMBEDDED_DRAFT
+    for leftover in (path, draft):
+        atomic_file.discard(leftover)
+    options: dict[str, Any] = {"durability": "full" if store.env.durable else "relaxed", "timeout": store.timeout}
+    return new_store(path, config, sample, None, check_fields(fields), expires, draft=draft, **options)
 
 
 def _unfinished_file(store: Store, config: Config) -> Store:

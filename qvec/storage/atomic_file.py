@@ -13,6 +13,7 @@ from qvec.storage.file_pair import WRITERS, users_of
 
 PREVIOUS = ".previous"  # suffix of a file that another one has replaced, and that is kept
 REEMBEDDED = ".reembed"  # suffix of the file that is to replace one, until it is complete
+REEMBEDDED_DRAFT = ".reembed.new"  # ... until it is created
 COMPACTED = ".compact"  # suffix of the copy that is to replace a file
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP)  # errors of file systems without hard links
 
@@ -25,8 +26,8 @@ def real_path(path: str | os.PathLike[str]) -> str:
     return os.path.realpath(name)
 
 
-def make(path: str, write: Callable[[str], None]) -> None:
-    """Create a file: call ``write(draft)``, then rename the draft to ``path``.
+def make(path: str, write: Callable[[str], None], draft: str | None = None) -> None:
+    """Create a file: call ``write(draft)``, then rename the draft to ``path``. ``draft``: default, a name of its own.
 
     Raises ExistsError if ``path`` exists.
     """
@@ -35,7 +36,7 @@ def make(path: str, write: Callable[[str], None]) -> None:
     directory = os.path.dirname(path)
     if not os.path.isdir(directory):
         raise NotFoundError(f"{path}: there is no such directory")
-    draft = f"{path}.{os.urandom(4).hex()}.new"
+    draft = draft or f"{path}.{os.urandom(4).hex()}.new"
     try:
         write(draft)
         _rename_new(draft, path)
@@ -127,7 +128,7 @@ def remove(path: str) -> None:
     try:
         if not byte_locks.exclude(fd, WRITERS):
             raise LockedError(f"{path} is open for writing{users_of(fd)}")
-        for suffix in (COMPACTED, PREVIOUS, REEMBEDDED):
+        for suffix in (COMPACTED, PREVIOUS, REEMBEDDED, REEMBEDDED_DRAFT):
             discard(path + suffix)
         os.unlink(path)
         flush_directory(os.path.dirname(os.path.abspath(path)))

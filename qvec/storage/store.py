@@ -73,8 +73,9 @@ class Store(OpenFile):
         try:
             if exclusive:
                 self._exclude_others()
-            if mode == "rw" and atomic_file.has_leftovers(path + atomic_file.COMPACTED):
-                self._discard_compacted()
+            if mode == "rw":
+                self._discard_leftovers(atomic_file.COMPACTED, "compacts")
+                self._discard_leftovers(atomic_file.REEMBEDDED_DRAFT, "re-embeds")
         except BaseException:
             self.close()
             raise
@@ -99,12 +100,13 @@ class Store(OpenFile):
         map_size: int = environment.MAP_SIZE,
         timeout: float = TIMEOUT,
         exclusive: bool = False,
+        draft: str | None = None,
     ) -> Store:
         """Create a file with empty columns, and open it for writing.
 
         ``configuration`` is plain data that never changes. ``durability`` is stored with it: "relaxed" leaves flushing
         to the system, and a power cut may then destroy the file. ``state`` is the state of the first commit, by default
-        an empty dict. The file appears under ``path`` when it is complete.
+        an empty dict. The file appears under ``path`` when it is complete. ``draft``: its name until then.
         """
         path = atomic_file.real_path(path)
         _check_options("rw", memory, checksums)
@@ -116,7 +118,7 @@ class Store(OpenFile):
             txn.put(keys.CONFIG, header.pack(configuration | relaxed, psize))
             txn.put(keys.STATE, first_state(columns, encoded, psize, txn.id()))
 
-        atomic_file.make(path, lambda draft: environment.create(draft, fill))
+        atomic_file.make(path, lambda name: environment.create(name, fill), draft)
         return cls.open(
             path, state_codec=state_codec, memory=memory, checksums=checksums, map_size=map_size,
             timeout=timeout, exclusive=exclusive,
@@ -206,11 +208,13 @@ class Store(OpenFile):
         self.env.queue.acquire(self._handle, "has the file open exclusively", self.timeout, whole_handle=True)
         self._queue = WriteQueue(self.path)
 
-    def _discard_compacted(self) -> None:
-        """Discard the incomplete copy of a process that died, unless another process is writing it."""
+    def _discard_leftovers(self, suffix: str, job: str) -> None:
+        """Discard the incomplete file of a process that died, unless another process is writing it."""
+        if not atomic_file.has_leftovers(self.path + suffix):
+            return
         timeout, self.timeout = self.timeout, 0.0
-        with contextlib.suppress(LockedError), self.env.queue.job("compacts"), self.exclusive("opens the file"):
-            atomic_file.discard(self.path + atomic_file.COMPACTED)
+        with contextlib.suppress(LockedError), self.env.queue.job(job), self.exclusive("opens the file"):
+            atomic_file.discard(self.path + suffix)
         self.timeout = timeout
 
     def _end_write(self, view: View | None) -> None:
@@ -342,6 +346,7 @@ class Store(OpenFile):
         if self.epoch != fork_epoch():
             self.reopen_in_child()
         self._check_open()
+        self.env.pair.check_named(self.path)
         return self.env.queue.job(activity)
 
     @contextlib.contextmanager
