@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,8 +13,10 @@ import pytest
 import qvec
 from helpers.recall import recall
 from helpers.vectors import clustered
+from qvec.codes.configs import Flat, Int8
 from qvec.common.types import Float32Array
-from qvec.quality.combinations import IndexChoice
+from qvec.quality.choose import Target
+from qvec.quality.combinations import Combination, IndexChoice, Limits, Parameters, Search
 
 DIM, N = 32, 1500
 CODES = ["int8", "int4", "binary"]
@@ -54,6 +58,29 @@ def test_the_best_of_the_measured_combinations_is_chosen(tmp_path: Path, x: Floa
         assert "the fastest of" in str(limited) or "the fastest that" in str(limited)
         assert len(limited.to_dicts()) == len(limited.tried) + len(limited.screened)
         assert db.stats() == before
+
+
+@pytest.mark.parametrize("fewest_bytes", [True, False])
+def test_combinations_are_measured_until_one_is_within_the_limits(
+    monkeypatch: pytest.MonkeyPatch, fewest_bytes: bool
+) -> None:
+    limits = Limits(Target(0.9, max_p99_ms=1.0), fewest_bytes)
+    screened = [
+        Combination(str(i), "flat", Int8(), Flat(), i, Parameters(0, 0, i), 0.95, 0.91, 0.2 * i, 1.2) for i in range(10)
+    ]
+    measured = []
+
+    def of_engine(_: Search, engine: Any, coded: Any, index: Any, depths: list[int], *, certain: bool) -> Any:
+        assert certain
+        measured.append(depths[0])
+        yield replace(screened[depths[0]], p99_ms=0.9 if depths[0] >= 7 else 1.1)
+
+    monkeypatch.setattr(Search, "of_engine", of_engine)
+    trial: Any = SimpleNamespace(code=lambda config: None, build=lambda index: None, engine=lambda coded, built: None)
+    problem: Any = None
+    finals = Search(trial, problem, limits, {}).finals(screened)
+    assert [one.bytes for one in finals if limits.admits(one)] == [7]
+    assert measured == list(range(8))
 
 
 def test_bad_choices_are_refused(tmp_path: Path, x: Float32Array) -> None:

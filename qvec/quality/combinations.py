@@ -109,12 +109,14 @@ class Search:
         return found
 
     def finals(self, screened: list[Combination]) -> list[Combination]:
-        """The best of the screened combinations, measured with all queries."""
+        """The best of the screened combinations, measured with all queries: as many as needed to find one within the
+        limits, and FINALISTS if there are as many that may be the best."""
         likely = sorted((one for one in screened if self.limits.admits(one, SLACK)), key=self.limits.cost)
-        if likely and not self.limits.fewest_bytes:
-            likely = [one for one in likely if one.mean_ms <= SLACK * likely[0].mean_ms]
         found: list[Combination] = []
-        for one in likely[:FINALISTS]:
+        for i, one in enumerate(likely):
+            slow = not self.limits.fewest_bytes and one.mean_ms > SLACK * likely[0].mean_ms
+            if (slow or i >= FINALISTS) and any(map(self.limits.admits, found)):
+                break
             try:
                 coded = self.trial.code(one.config)
                 engine = self.trial.engine(coded, self.trial.build(one.index_config))
