@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sqlite3
 import tempfile
 import time
 from collections.abc import Callable
@@ -28,7 +27,7 @@ import numpy as np
 import qvec
 from qvec.bench.table import print_texts
 from qvec.bench.text import load_texts, run_text
-from qvec.bench.text_contestants import BATCH, FTS5_TOKENIZER, PEERS
+from qvec.bench.text_contestants import BATCH, PEERS, fts5_table
 
 
 def write_qvec(texts: list[str], folder: Path, fields: dict[str, str]) -> None:
@@ -39,24 +38,11 @@ def write_qvec(texts: list[str], folder: Path, fields: dict[str, str]) -> None:
             db.add(np.zeros((len(part), 1), np.float32), payloads=[{"body": text} for text in part])
 
 
-def write_fts5(texts: list[str], folder: Path, content: str) -> None:
-    """Insert texts into a table. ``content``: an option of FTS5 that stores no texts, or nothing."""
-    db = sqlite3.connect(folder / "fts5.db")
-    db.execute("pragma journal_mode=wal")
-    db.execute("pragma synchronous=full")
-    db.execute(f"create virtual table t using fts5(body, {content} {FTS5_TOKENIZER})")
-    for start in range(0, len(texts), BATCH):
-        with db:
-            db.executemany("insert into t(rowid, body) values (?, ?)", enumerate(texts[start : start + BATCH], start))
-    db.execute("pragma wal_checkpoint(truncate)")
-    db.close()
-
-
-WRITERS: dict[str, Callable[[list[str], Path], None]] = {
+WRITERS: dict[str, Callable[[list[str], Path], object]] = {
     "qvec": lambda texts, folder: write_qvec(texts, folder, {"body": "text"}),
     "qvec without the text field": lambda texts, folder: write_qvec(texts, folder, {}),
-    "FTS5 with the texts": lambda texts, folder: write_fts5(texts, folder, ""),
-    "FTS5 without texts": lambda texts, folder: write_fts5(texts, folder, "content='',"),
+    "FTS5 with the texts": lambda texts, folder: fts5_table(texts, folder, "").close(),
+    "FTS5 without texts": lambda texts, folder: fts5_table(texts, folder, "content='',").close(),
 }
 
 

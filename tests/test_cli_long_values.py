@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -129,3 +131,13 @@ def test_values_of_every_type_are_valid_json(run: Callable[..., list[str]], name
         assert (held["data"], held["nan"], held["infinite"], held["at"]) == ("AP8=", None, None, MOMENT.isoformat())
         assert held["nested"]["list"] == [None, {"then": MOMENT.isoformat()}]
         assert set(held["sparse"]) == {"ids", "weights"} or held["sparse"]
+
+
+def test_text_that_the_terminal_lacks_is_escaped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with qvec.create(tmp_path / "s.qvec", DIM) as db:
+        db.add(X[:1], [9000], [{"text": "\u4f60"}])
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, "ascii"))
+    assert main(["get", str(tmp_path / "s.qvec"), "9000"]) == 0
+    sys.stdout.flush()
+    assert b"\\u4f60" in raw.getvalue()

@@ -20,7 +20,7 @@ import pytest
 
 import qvec
 from helpers.command_line import run_command
-from qvec.cli import VERBS, main
+from qvec.cli import VERBS
 
 N, DIM = 600, 24
 X = np.random.default_rng(3).normal(size=(N, DIM)).astype(np.float32)
@@ -390,13 +390,3 @@ def test_a_plot_that_cannot_be_drawn_is_refused_before_measuring(run: Run, monke
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     assert "pip install 'matplotlib'" in run("evaluate", "s.qvec", "--plot", "x.png")[2]
     monkeypatch.undo()
-
-
-def test_text_that_the_terminal_lacks_is_escaped(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    with qvec.open("s.qvec") as db:
-        db.add(X[:1], [9000], [{"text": "\u4f60"}])
-    raw = io.BytesIO()
-    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, "ascii"))
-    assert main(["get", "s.qvec", "9000"]) == 0
-    sys.stdout.flush()
-    assert b"\\u4f60" in raw.getvalue()

@@ -158,8 +158,8 @@ def test_rows_without_a_text_are_refused_by_id_or_left_out(db: Collection, path:
 def test_a_wrong_dimension_is_refused_before_anything_is_written(db: Collection, path: Path) -> None:
     with pytest.raises(InputError, match="12"):
         db.reembed(Model(NEW), dim=NEW + 1)
-    with qvec.open(path) as other:
-        assert other._store.begin().state.reembedding is None
+    with qvec.open(path) as other, other._store.read() as snap:
+        assert snap.state.reembedding is None
 
 
 def test_the_previous_collection_comes_back_with_later_changes(db: Collection, path: Path) -> None:

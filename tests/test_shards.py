@@ -17,8 +17,6 @@ from helpers.vectors import clustered
 from qvec import shards
 from qvec.collection.collection import Collection
 from qvec.common.errors import MissingExtraError
-from qvec.demo.corpus import load_corpus
-from qvec.shards import partition
 
 N, DIM, K, CLUSTERS = 1200, 12, 8, 4
 RNG = np.random.default_rng(5)
@@ -53,41 +51,6 @@ def nearest(queries: Any, rows: Any, vectors: Any, k: int = K) -> list[list[int]
     """Ids of the nearest by float64 brute force."""
     far = ((queries[:, None].astype(np.float64) - vectors[None].astype(np.float64)) ** 2).sum(axis=2)
     return np.asarray(rows)[np.argsort(far, axis=1, kind="stable")[:, :k]].tolist()
-
-
-def test_facets_of_a_set_are_those_of_one_collection(tmp_path: Path) -> None:
-    fields: dict[str, Any] = {"tag": "keyword", "year": "int", "sizes": "int[]"}
-    long = ["x" * 300 + str(i) for i in range(3)]
-    held = [
-        {"tag": [f"t{i % 7}", "", long[i % 3]][i % 3], "year": i % 5 - 2, "sizes": [i % 4, 9]} if i % 11 else None
-        for i in range(N)
-    ]
-    folder = tmp_path / "s"
-    shards.create(folder, DIM, metric="l2", fields=fields)
-    with pytest.raises(qvec.InputError, match="the set has no shards yet"), shards.open(folder) as empty:
-        empty.facets("tag")
-    blocks = [
-        shards.write_block(folder, f"b{start}", X[start : start + 300], range(start, start + 300), held[start:][:300])
-        for start in range(0, N, 300)
-    ]
-    shards.commit(folder, blocks)
-    with shards.open(folder) as index, qvec.create(tmp_path / "one.qvec", DIM, fields=fields) as one:
-        one.add(X, payloads=held)
-        for db in (index, one):
-            db.delete(range(0, N, 9))
-            db.update_payloads([5], {"tag": "new"})
-        for name in fields:
-            for where in (None, {"year": {"$gte": 0}}):
-                expected = list(one.facets(name, where=where).items())
-                assert list(index.facets(name, where=where).items()) == expected
-                assert list(index.facets(name, where=where, limit=2).items()) == expected[:2]
-        with index.snapshot() as before:
-            index.update_payloads([5], {"tag": "newer"})
-            assert (before.facets("tag")["new"], index.facets("tag")["newer"]) == (1, 1)
-        with pytest.raises(qvec.InputError, match="facets names a declared field, got 'nope'"):
-            index.facets("nope")
-        with pytest.raises(qvec.InputError, match="limit must be"):
-            index.facets("tag", limit=0)
 
 
 @pytest.mark.parametrize("kind", ["int64", "str"])
@@ -401,42 +364,6 @@ def test_vectors_that_were_added_last_are_compared_with_the_first(tmp_path: Path
         assert index.drift().level == "none"
         index.upsert(more + 40, np.arange(3 * N, 3 * N + len(more)))
         assert index.drift().level != "none"
-
-
-def test_the_grouping_with_most_neighbors_in_the_first_shards_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    sample = clustered(np.random.default_rng(5), 3000, DIM)
-    judged: list[float] = []
-
-    def judge(*args: Any) -> float:
-        judged.append(share_asked(*args))
-        return judged[-1]
-
-    share_asked = partition.share_asked
-    monkeypatch.setattr(partition, "share_asked", judge)
-    rows = np.arange(2000, 3000)
-    scores = sample[rows] @ sample.T - np.square(sample).sum(axis=1) / 2
-    scores[np.arange(len(rows)), rows] = -np.inf
-    near = np.argsort(-scores, axis=1)[:, :10]
-    kept = partition.learn(sample, 8, "l2", 1)
-    assert len(judged) == partition.TRIALS
-    assert len({*judged}) > 1
-    own, order = partition.assign(sample, kept, "l2"), partition.ranked(sample[rows], kept, "l2", 8)
-    share = np.mean([np.isin(own[near[i]], order[i, :2]).mean() for i in range(len(rows))])
-    assert abs(share - max(judged)) < 0.02  # judged by other rows
-
-
-@pytest.mark.slow
-def test_eight_of_32_shards_by_cluster_have_most_neighbors_of_real_questions(tmp_path: Path) -> None:
-    corpus, k = load_corpus(), 10
-    vectors, queries = np.asarray(corpus.vectors, np.float32), np.asarray(corpus.queries, np.float32)
-    shards.create(tmp_path / "s", vectors.shape[1], partition="cluster", shards=32, sample=vectors)
-    block = shards.write_block(tmp_path / "s", "b", vectors, np.arange(len(vectors)))
-    shards.commit(tmp_path / "s", [shards.merge(tmp_path / "s", number, [block]) for number in range(32)])
-    scores = queries @ vectors.T / np.linalg.norm(vectors, axis=1)
-    true = np.argsort(-scores, axis=1, kind="stable")[:, :k].tolist()
-    with shards.open(tmp_path / "s", "r") as index:
-        found = index.search(queries, k, ask=8, include=()).ids.tolist()
-    assert np.mean([len({*a} & {*b}) / k for a, b in zip(found, true, strict=True)]) >= 0.95
 
 
 @pytest.mark.parametrize("kind", ["int64", "str"])

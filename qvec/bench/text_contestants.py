@@ -79,16 +79,25 @@ def index_tantivy(texts: Sequence[str], folder: Path) -> tuple[Search, int]:
     return search, _bytes_of(path)
 
 
-def index_fts5(texts: Sequence[str], folder: Path) -> tuple[Search, int]:
-    """A table of SQLite FTS5 that stores no texts. Without positions (``detail``), it would rank all rows alike."""
+def fts5_table(texts: Sequence[str], folder: Path, options: str) -> sqlite3.Connection:
+    """A table of SQLite FTS5 with texts, in durable commits. ``options``: of the table, such as ``content='',``.
+
+    Without positions (``detail``), it would rank all rows alike.
+    """
     db = sqlite3.connect(folder / "fts5.db")
     db.execute("pragma journal_mode=wal")
     db.execute("pragma synchronous=full")
-    db.execute(f"create virtual table t using fts5(body, content='', {FTS5_TOKENIZER})")
+    db.execute(f"create virtual table t using fts5(body, {options} {FTS5_TOKENIZER})")
     for start in range(0, len(texts), BATCH):
         with db:
             db.executemany("insert into t(rowid, body) values (?, ?)", enumerate(texts[start : start + BATCH], start))
     db.execute("pragma wal_checkpoint(truncate)")
+    return db
+
+
+def index_fts5(texts: Sequence[str], folder: Path) -> tuple[Search, int]:
+    """A table of SQLite FTS5 that stores no texts."""
+    db = fts5_table(texts, folder, "content='',")
 
     def search(words: Words, k: int) -> list[int]:
         match = " OR ".join('"' + word.replace('"', '""') + '"' for word in words)

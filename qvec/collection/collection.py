@@ -9,8 +9,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self, Unpack, get_args
 
 from qvec.codes.configs import CodeConfig
+from qvec.collection.handle import PRESENT
 from qvec.collection.measurable import MeasurableCollection
-from qvec.collection.reading import PRESENT
 from qvec.collection.writing import NewRows, update_payloads
 from qvec.common.console import as_progress
 from qvec.common.errors import InputError

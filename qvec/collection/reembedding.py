@@ -189,7 +189,7 @@ def _check_texts(store: Store, texts: Texts) -> None:
     """Raise InputError naming the first id without a text, before anything is written."""
     with store.read() as snap:
         rows = live_rows(snap)
-        for start in range(0, len(rows) if texts.without == "error" else 0, SAMPLE):
+        for start in range(0, len(rows) if texts.missing == "error" else 0, SAMPLE):
             texts.read(snap, rows[start : start + SAMPLE])
 
 

@@ -46,11 +46,12 @@ class Rows(Protocol):
 
 @dataclass(frozen=True)
 class Texts:
-    """The texts of payloads, under the key ``field``, and the function that embeds them."""
+    """The texts of payloads, under the key ``field``, and the function that embeds them. ``missing``: what to do with a
+    payload without a text."""
 
     embedding: Embedding | None
     field: str
-    without: WithoutText
+    missing: WithoutText
 
     def read(self, snap: Snapshot, rows: NDArray[np.int64]) -> tuple[list[Any], list[Payload | None], list[str]]:
         """Return ids, payloads and texts of live rows. Raises InputError naming an id without a text."""
@@ -58,7 +59,7 @@ class Texts:
         ids, payloads = ids_of_rows(snap, rows, records).tolist(), payloads_of(records)
         texts = [self.of(payload) for payload in payloads]
         kept = [i for i, text in enumerate(texts) if text is not None]
-        if len(kept) < len(ids) and self.without == "error":
+        if len(kept) < len(ids) and self.missing == "error":
             first = next(ids[i] for i, text in enumerate(texts) if text is None)
             raise InputError(
                 f"the payload of id {first!r} has no text under {self.field!r} to embed; missing='skip' leaves such "

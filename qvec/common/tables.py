@@ -15,10 +15,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-import numpy as np
-
 from qvec.common.errors import InputError
 from qvec.common.extras import find, require
+from qvec.common.sparse_form import decoded
 
 Payload = dict[str, Any]
 Fixed = Mapping[str, Any]
@@ -83,28 +82,21 @@ def to_json(id: object, payload: Payload | None) -> str:
         return json.dumps(payload, ensure_ascii=False, default=_json_form)
     except TypeError:
         lists = {key: sparse_lists(value) for key, value in (payload or {}).items()}
-        if all(map(_is_json, lists.values())):
-            return json.dumps(lists, ensure_ascii=False, default=_json_form)
-        payload = lists
-        key = next(key for key, value in (payload or {}).items() if not _is_json(value))
-        raise InputError(
-            f"the payload of {id!r} has bytes under {key!r}, which would be stored as JSON; Parquet and Arrow store "
-            f"bytes if all values of the key are bytes and no other column has its name"
-        ) from None
+    if all(map(_is_json, lists.values())):
+        return json.dumps(lists, ensure_ascii=False, default=_json_form)
+    key = next(key for key, value in lists.items() if not _is_json(value))
+    raise InputError(
+        f"the payload of {id!r} has bytes under {key!r}, which would be stored as JSON; Parquet and Arrow store "
+        f"bytes if all values of the key are bytes and no other column has its name"
+    )
 
 
 def sparse_lists(value: Any) -> Any:
-    """Ids and weights of a sparse vector as lists, if the value is one as payloads store it (qvec/text/sparse.py)."""
+    """Ids and weights of a sparse vector as lists, if the value is one as payloads store it."""
     if not isinstance(value, dict) or not {"ids", "weights"} <= value.keys() <= {"ids", "weights", "scale"}:
         return value
-    ids, weights, scale = value["ids"], value["weights"], value.get("scale", 1.0)
-    kind = "<u1" if "scale" in value else "<f2"
-    if type(ids) is not bytes or type(weights) is not bytes or type(scale) is not float:
-        return value
-    if len(ids) % 4 or len(weights) != len(ids) // 4 * np.dtype(kind).itemsize:
-        return value
-    numbers = np.frombuffer(weights, kind).astype(np.float32) * np.float32(scale)
-    return {"ids": np.frombuffer(ids, "<u4").tolist(), "weights": numbers.tolist()}
+    found = decoded(value)
+    return value if found is None else {"ids": found[0].tolist(), "weights": found[1].tolist()}
 
 
 def arrow_table(fixed: Fixed, ids: Sequence[Any], payloads: Sequence[Payload | None] | None) -> Any:

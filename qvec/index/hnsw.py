@@ -25,10 +25,7 @@ from qvec.storage.store import ColumnSpec
 
 ROWS_PER_READ = 65_536
 NO_NEIGHBOR = 0xFFFFFFFF
-LINKED_ROWS, LINKED_VALUES = (
-    8192,
-    2 << 20,
-)  # limits of the rows, and of the values of their vectors, that one transaction links
+LINKED_ROWS, LINKED_VALUES = 8192, 2 << 20  # of one transaction: rows, and values of their vectors, at most
 MAX_TOMBSTONE_SHARE = 0.075  # of the rows of a graph; a repair is due when more are deleted
 
 

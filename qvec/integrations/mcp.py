@@ -178,7 +178,7 @@ def make_server(db: Collection, *, read_only: bool = False, limits: Limits | Non
 
 
 class _Reopening:
-    """Moves a handle to the file that its path refers to now: `reembed` and `compact` of other processes replace it."""
+    """Moves a handle to the file that its path refers to now: `reembed` of another process replaces it."""
 
     def __init__(self, db: Collection) -> None:
         self._db, self._lock = db, threading.Lock()

@@ -1,8 +1,5 @@
-"""Sparse vectors: from dicts, pairs and CSR rows to the value that a payload stores, and back.
-
-The stored value is a map: ``ids``, u32[n] in ascending order, and ``weights``, f16[n]; or, with originals "u8", u8[n]
-in units of ``scale``.
-"""
+"""Sparse vectors: from dicts, pairs and CSR rows to the value that a payload stores, and back
+(:mod:`qvec.common.sparse_form`)."""
 
 from __future__ import annotations
 
@@ -13,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from qvec.common.errors import InputError
+from qvec.common.sparse_form import Ids, decoded, encoded
 from qvec.common.types import Float32Array, NDArray
 
 MAX_ID = 2**32 - 1
 MAX_IDS = 1 << 16  # of one vector
 MAX_WEIGHT, MIN_WEIGHT = 65_504.0, 6e-8  # of float16
-Ids = NDArray[np.uint32]
 
 
 def sparse_vector(value: Any, name: str) -> tuple[Ids, Float32Array]:
@@ -87,22 +84,14 @@ def _array(values: Any, name: str) -> NDArray[Any]:
 
 def stored_vector(value: Mapping[str, Any], name: str) -> tuple[Ids, Float32Array]:
     """The ids and weights of a stored value; InputError if it is malformed."""
-    ids, weights, scale = value.get("ids"), value.get("weights"), value.get("scale")
-    size = 2 if scale is None else 1
-    if (
-        not isinstance(ids, bytes)
-        or not isinstance(weights, bytes)
-        or len(ids) % 4
-        or len(ids) * size != len(weights) * 4
-    ):
+    scale = value.get("scale")
+    found = decoded(value)
+    if found is None:
+        size = 2 if scale is None else 1
         raise InputError(f"{name} must have ids and weights as bytes, four and {size} for each id")
-    numbers = np.frombuffer(ids, "<u4").astype(np.uint32)
-    if scale is None:
-        floats = np.frombuffer(weights, "<f2").astype(np.float32)
-    elif isinstance(scale, float) and 0 < scale < MAX_WEIGHT:
-        floats = np.frombuffer(weights, np.uint8).astype(np.float32) * np.float32(scale)
-    else:
+    if scale is not None and not 0 < scale < MAX_WEIGHT:
         raise InputError(f"{name} has the scale {scale!r}")
+    numbers, floats = found
     _check_weights(floats.astype(np.float64), name)
     if len(numbers) > MAX_IDS or (np.diff(numbers.astype(np.int64)) <= 0).any() or (floats <= 0).any():
         raise InputError(f"{name} must have ascending ids, at most {MAX_IDS}, with weights above zero")
@@ -111,30 +100,14 @@ def stored_vector(value: Mapping[str, Any], name: str) -> tuple[Ids, Float32Arra
 
 def stored_value(value: Any, originals: str, name: str) -> dict[str, Any]:
     """The value that a payload stores for a sparse vector."""
-    ids, weights = sparse_vector(value, name)
-    packed: dict[str, Any] = {"ids": ids.astype("<u4").tobytes()}
-    if originals == "f16":
-        return packed | {"weights": weights.astype("<f2").tobytes()}
-    scale = float(np.float32(max(float(weights.max(initial=0.0)), 1e-6) / 255))
-    steps = np.clip(np.rint(weights / np.float32(scale)), 1, 255).astype(np.uint8)
-    return packed | {"weights": steps.tobytes(), "scale": scale}
-
-
-def _usual_form(value: Mapping[str, Any]) -> tuple[Ids, Float32Array] | None:
-    """The ids and weights of a stored value with float16 weights, without checks of the numbers."""
-    ids, weights = value.get("ids"), value.get("weights")
-    if not isinstance(ids, bytes) or not isinstance(weights, bytes) or "scale" in value:
-        return None
-    if len(ids) % 4 or len(ids) != 2 * len(weights):
-        return None
-    return np.frombuffer(ids, "<u4"), np.frombuffer(weights, "<f2").astype(np.float32)
+    return encoded(*sparse_vector(value, name), originals)
 
 
 def product(query: tuple[Ids, Float32Array], value: Any) -> float:
     """The inner product of a query, with ascending ids, and a payload's value."""
-    if not isinstance(value, Mapping) or (found := _usual_form(value)) is None:
-        found = sparse_vector(value, "the payload")
-    ids, weights = found
+    is_f16 = isinstance(value, Mapping) and "scale" not in value  # other forms are checked, which takes longer
+    found = decoded(value) if is_f16 else None
+    ids, weights = sparse_vector(value, "the payload") if found is None else found
     if not len(query[0]):
         return 0.0
     at = np.minimum(np.searchsorted(query[0], ids), len(query[0]) - 1)

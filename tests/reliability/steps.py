@@ -18,8 +18,10 @@ from typing import Any
 import kills
 from figures import Figures, Job
 from forked_workers import Server, Worker, ask
+from workloads import WORKLOADS, Change, change_back, change_model, expire, gone, ids_of, put, recode, together
 
 import qvec
+from qvec.maintenance import requantize
 from qvec.storage.environment import Environment
 
 STEPS = {"get", "put", "delete", "commit", "cursor"}
@@ -72,27 +74,31 @@ def change(path: str, name: str, number: int, at: int, say: Callable[[str], None
         say(json.dumps(at - steps[0]))
 
 
-CHANGES: dict[str, list[tuple[kills.Change, Callable[[qvec.Collection], object]]]] = {
-    "add": [kills.put(30, 0), kills.put(7, 1), kills.gone(8)],
-    "churn": [kills.put(30, 0), kills.put(7, 1), ([(b, -1) for b in range(6, 16)], lambda db: deleted(db, 6, 16))],
-    "transactions": [next(kills.together(dict.fromkeys(range(20), 0), 30, random.Random(3))), kills.gone(8)],
-    "requantize": [([], lambda db: kills.recode(db, "f16")), kills.put(31, 0)],
+CHANGES: dict[str, list[tuple[Change, Callable[[qvec.Collection], object]]]] = {
+    "add": [put(30, 0), put(7, 1), gone(8)],
+    "churn": [
+        put(30, 0),
+        put(7, 1),
+        ([(b, -1) for b in range(6, 16)], lambda db: deleted(db, 6, 16)),
+    ],
+    "transactions": [next(together(dict.fromkeys(range(20), 0), 30, random.Random(3))), gone(8)],
+    "requantize": [([], lambda db: recode(db, "f16")), put(31, 0)],
     "expiry": [
-        kills.put(30, 0),
-        kills.expire(8),
+        put(30, 0),
+        expire(8),
         ([(9, -1)], lambda db: expired_and_erased(db, 9)),
         ([], lambda db: db.optimize(threads=1)),
     ],
     "reembed": [
-        ([], kills.change_model),
-        ([], lambda db: (kills.change_model(db), kills.change_back(db))),
-        ([], lambda db: (kills.change_model(db), db.discard_reembed())),
+        ([], change_model),
+        ([], lambda db: (change_model(db), change_back(db))),
+        ([], lambda db: (change_model(db), db.discard_reembed())),
     ],
-    "text": [kills.put(30, 0), kills.put(7, 1), kills.gone(8)],
+    "text": [put(30, 0), put(7, 1), gone(8)],
     "upkeep": [
-        kills.gone(8),
+        gone(8),
         ([], lambda db: db.compact()),
-        ([(9, -1)], lambda db: db.erase(kills.ids_of(9))),
+        ([(9, -1)], lambda db: db.erase(ids_of(9))),
         ([], lambda db: db.optimize(threads=1)),
         ([], lambda db: db.repair(threads=1)),
     ],
@@ -101,27 +107,27 @@ CHANGES: dict[str, list[tuple[kills.Change, Callable[[qvec.Collection], object]]
 
 def deleted(db: qvec.Collection, first: int, last: int) -> None:
     """Delete enough rows to start a repair of the graph."""
-    db.delete([i for batch in range(first, last) for i in kills.ids_of(batch)])
+    db.delete([i for batch in range(first, last) for i in ids_of(batch)])
 
 
 def expired_and_erased(db: qvec.Collection, batch: int) -> None:
     """Let a batch expire, and overwrite it."""
-    kills.expire(batch)[1](db)
+    expire(batch)[1](db)
     db.erase(expired=True, threads=1)
 
 
 def prepare(path: str, name: str) -> None:
-    kills.create(path, kills.WORKLOADS[name][1])
-    kills.requantize.CODED_ROWS = 40
+    kills.create(path, WORKLOADS[name][1])
+    requantize.CODED_ROWS = 40
     with qvec.open(path) as db:
         for batch in range(20):
-            kills.put(batch, 0)[1](db)
+            put(batch, 0)[1](db)
 
 
 def run(job: Job) -> Figures:
     figures = Figures("R2", "death of a writer at each step of a change")
     kills.warm_up(job.folder)
-    kills.requantize.CODED_ROWS = 40
+    requantize.CODED_ROWS = 40
     with Server(kills.found) as server:
         for name in job.chosen(CHANGES):
             base, path = str(job.folder / f"{name}.base"), str(job.folder / f"{name}.qvec")
@@ -133,7 +139,7 @@ def run(job: Job) -> Figures:
 
 
 def _sweep(
-    server: Server, base: str, path: str, name: str, number: int, done: kills.Change, figures: Figures, places: int
+    server: Server, base: str, path: str, name: str, number: int, done: Change, figures: Figures, places: int
 ) -> None:
     total = _killed_at(base, path, name, number, 1 << 30)
     assert total is not None

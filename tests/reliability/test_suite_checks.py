@@ -8,6 +8,7 @@ from pathlib import Path
 import damages
 import kills
 import pytest
+import workloads
 from child import run
 from figures import Figures
 from forked_workers import Server, each
@@ -15,7 +16,7 @@ from forked_workers import Server, each
 import qvec
 
 
-def checked(path: str, live: kills.Live, pending: kills.Change | None) -> Figures:
+def checked(path: str, live: workloads.Live, pending: workloads.Change | None) -> Figures:
     figures = Figures("R1", "")
     with Server(kills.found) as server:
         kills.check(server, path, live, pending, figures, "here")
@@ -23,10 +24,10 @@ def checked(path: str, live: kills.Live, pending: kills.Change | None) -> Figure
 
 
 def stored(path: Path) -> None:
-    kills.create(str(path), kills.WORKLOADS["add"][1])
+    kills.create(str(path), workloads.WORKLOADS["add"][1])
     with qvec.open(path) as db:
         for batch in range(6):
-            kills.put(batch, 0)[1](db)
+            workloads.put(batch, 0)[1](db)
 
 
 @pytest.mark.slow
@@ -39,8 +40,8 @@ def test_the_check_of_crashes_sees_lost_torn_and_wrong_vectors(tmp_path: Path) -
     assert lost.amounts["lost"] == 1
     assert "batches [7] are neither" in lost.failures[0]
     with qvec.open(path) as db:
-        db.delete(kills.ids_of(2)[:3])
-        db.upsert(kills.vectors_of(1, 1)[:1], kills.ids_of(1)[:1], kills.payloads_of(1, 0)[:1])
+        db.delete(workloads.ids_of(2)[:3])
+        db.upsert(workloads.vectors_of(1, 1)[:1], workloads.ids_of(1)[:1], workloads.payloads_of(1, 0)[:1])
     found = " ".join(run(checked, str(path), live, None).failures)
     assert "(2, 0) is there in part" in found
     assert "the vector of id 1000 is not that of version 0" in found

@@ -50,7 +50,7 @@ typedef struct {
     int row_sums;       /* whether rows end with their checksums */
     uint64_t *checked;  /* with row sums: a bit for each row that was verified alone, `words` for each block */
     uint32_t words;
-    int distant; /* whether walks request rows again that were read before: a budget of memory was too small for all */
+    int partly_copied;    /* a budget of memory did not cover all blocks: the others are read from the disk again */
     uint32_t whole_after; /* verify a block after this number of its rows was verified alone; 0: never */
     qv_arena arena;
     int verify;        /* check crc when resolving */

@@ -5,15 +5,11 @@ from cpython.buffer cimport PyBUF_READ
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.memoryview cimport PyMemoryView_FromMemory
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
-from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
-
-import os
 
 import numpy as np
 
 from qvec.common.errors import CorruptError, InputError, MapFullError
-from qvec.common.parallel import for_each
 
 
 cdef extern from "column/column.h" nogil:
@@ -39,12 +35,7 @@ cdef extern from "column/column.h" nogil:
         uint64_t *checked
         uint32_t words
         uint32_t whole_after
-        int distant
-    ctypedef struct qv_copy:
-        qv_column *col
-        uint8_t *region
-        size_t pitch
-        uint32_t n_blocks
+        int partly_copied
     enum: QV_ROW_SUM
     int qv_column_init(qv_column *, uint8_t, uint16_t, uint32_t, uint32_t, uint32_t, uint32_t, int, int)
     void qv_column_free(qv_column *)
@@ -60,7 +51,6 @@ cdef extern from "column/column.h" nogil:
     uint32_t qv_chunk_entries(uint32_t)
     uint32_t qv_chunk_pack(const qv_column *, uint32_t, uint64_t, uint8_t *)
     int qv_chunk_load(qv_column *, uint32_t, const uint8_t *, uint32_t)
-    int qv_columns_copy(const qv_copy *, uint32_t, int, uint32_t, uint32_t)
     const uint8_t *qv_row(qv_column *, uint32_t)
     const uint8_t *qv_lone_row(qv_column *, uint32_t)
     void qv_request_row(const qv_column *, uint32_t)
@@ -70,7 +60,6 @@ cdef extern from "column/column.h" nogil:
 
 cdef enum:
     ROWS_READ_ALONE = 256  # of more rows in one call, whole blocks are verified
-    COPIED_BY_TWO = 32 << 20  # bytes
 
 
 def page_of(const uint8_t[::1] value not None) -> tuple[int, int]:
@@ -314,7 +303,7 @@ cdef class Column:
                 memcpy(other.c.checked, self.c.checked, <size_t>self.c.n_blocks * self.c.words * sizeof(uint64_t))
         other.c.map = self.c.map
         other.c.map_size = self.c.map_size
-        other.c.whole_after, other.c.distant, other.region = self.c.whole_after, self.c.distant, self.region
+        other.c.whole_after, other.c.partly_copied, other.region = self.c.whole_after, self.c.partly_copied, self.region
         return other
 
     def check(self, block: int) -> bool:
@@ -421,82 +410,3 @@ cdef class Column:
         if block < 0:
             raise MemoryError(f"column {self.name!r}: no memory for private copies of blocks")
         raise self._damaged(block)
-
-
-cdef size_t _pitch(Column column):
-    """Bytes from block to block of copied rows."""
-    return (<size_t>column.c.stride * column.c.rows_per_block + 63) // 64 * 64
-
-
-cdef class _Copies:
-    """The blocks to copy, and memory for them."""
-
-    cdef qv_copy *copies
-    cdef readonly list chosen
-    cdef readonly object size
-    cdef bint failed
-
-    def __cinit__(self, columns, budget):
-        cdef Column column
-        cdef _Region region
-        cdef uint32_t n = 0
-        self.chosen = _regions(columns, budget)
-        self.size = 0
-        self.copies = <qv_copy *>malloc((len(self.chosen) + 1) * sizeof(qv_copy))
-        if self.copies == NULL:
-            raise MemoryError("no memory for the list of columns to copy")
-        for column, region, blocks in self.chosen:
-            self.copies[n] = qv_copy(&column.c, region.memory, _pitch(column), blocks)
-            self.size += region.size
-            n += 1
-
-    def __dealloc__(self):
-        free(self.copies)
-
-    def run(self, int fd, uint32_t part, uint32_t parts):
-        cdef uint32_t n = <uint32_t>len(self.chosen)
-        cdef int failed
-        with nogil:
-            failed = qv_columns_copy(self.copies, n, fd, part, parts)
-        self.failed = self.failed or failed
-
-    def finish(self):
-        cdef Column column
-        for column, region, _ in self.chosen:  # also after an error: some blocks are read from there
-            column.region = region
-        if self.failed:
-            for column, _, _ in self.chosen:
-                if column.c.bad_block >= 0:
-                    column._fail()
-            raise MemoryError("no memory for the list of blocks to copy")
-
-
-def make_resident(columns, int fd, budget: int | None = None) -> None:
-    """Copy columns into huge pages, in the order of the file, and read them from there until they change.
-
-    All copied blocks are verified. fd: the open file that the columns are attached to. budget: bytes of memory for all
-    copies; the first blocks of a column are copied if the rest of the budget is too small for it. None: all blocks of
-    all columns. Columns that have a copy are skipped. Two threads share large copies: one core copies and verifies
-    more slowly than a disk reads.
-    """
-    cdef _Copies copies = _Copies(columns, budget)
-    parts = 2 if copies.size >= COPIED_BY_TWO and (os.cpu_count() or 1) > 1 else 1
-    for_each(lambda part: copies.run(fd, part, parts), range(parts), parts)
-    copies.finish()
-
-
-cdef list _regions(columns, budget):
-    """The columns to copy, memory for each, and the number of blocks to copy into it."""
-    cdef Column column
-    chosen = []
-    for column in columns:
-        if column.region is not None:
-            continue
-        pitch, blocks = _pitch(column), column.c.n_blocks
-        if budget is not None:
-            blocks = min(blocks, budget // pitch)
-            budget -= blocks * pitch
-            column.c.distant = blocks < column.c.n_blocks
-        if blocks:
-            chosen.append((column, _Region(blocks * pitch), blocks))
-    return chosen

@@ -25,7 +25,8 @@ static int unvisited(const qv_graph *graph, const uint32_t *list, qv_visited *vi
  * If memory is too small for the codes, also those that were. */
 static void request_rows(const qv_column *column, const uint32_t *rows, int n) {
     for (int i = 0; i < n; i++)
-        if (column->distant || column->table[qv_block_of(column, rows[i])] == NULL) qv_request_row(column, rows[i]);
+        if (column->partly_copied || column->table[qv_block_of(column, rows[i])] == NULL)
+            qv_request_row(column, rows[i]);
 }
 
 /* Collect the unvisited neighbors of a row and prefetch their codes. */

@@ -293,7 +293,7 @@ int qv_ivf_find(const void *index, const qv_search_params *params, const float *
     qv_visited_reset(&s->visited);
     f.seed = INFINITY;
     /* Not s->requests, which depends on earlier queries: both ways may find slightly different rows. */
-    int seeded = 0, from_disk = f.codec == ivf->original && ivf->originals->distant;
+    int seeded = 0, from_disk = f.codec == ivf->original && ivf->originals->partly_copied;
     for (;; nprobe = nprobe > n_lists / 4 ? n_lists : 4 * nprobe) {
         if (qv_coarse_query_init(&f.coarse, &ivf->lists, nprobe, s)) return QV_NO_MEMORY;
         take_query(&f, original);
