@@ -10,7 +10,7 @@ BUILD_REQUIREMENTS := $(BIN)/python -c 'import tomllib; \
 PYTEST := $(BIN)/python -m pytest
 PARALLEL := -n auto --dist worksteal
 
-.PHONY: demo docs test test-all nightly lint format check frameworks reliability simd clang wheel sanitize memcheck bench clean
+.PHONY: demo docs test test-all nightly lint format check examples frameworks reliability simd clang wheel sanitize memcheck bench clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.built
@@ -67,7 +67,7 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run -Werror $(C_FILES)
-	$(BIN)/codespell qvec tests docs benchmarks *.md *.py Makefile
+	$(BIN)/codespell qvec tests docs benchmarks examples *.md *.py Makefile
 	$(BIN)/python tests/check_phrases.py
 
 format: $(VENV)/.dev
@@ -80,8 +80,16 @@ check: lint test
 # What takes too long for each push: all tests, each SIMD level, emulated kernels, frameworks, a build by clang, the built
 # wheel, and the reliability suite at its nightly size, which includes the sanitizers. The frameworks are installed first,
 # so that no test of `test-all` is skipped for want of a package.
-nightly: lint docs $(VENV)/.frameworks test-all simd frameworks clang wheel reliability
+nightly: lint docs examples $(VENV)/.frameworks test-all simd frameworks clang wheel reliability
 	QVEC_SCALE=nightly $(PYTEST) -m nightly --timeout 3600
+
+# The notebooks, executed.
+examples: $(VENV)/.examples
+	$(BIN)/python examples/run.py
+
+$(VENV)/.examples: $(VENV)/.built
+	@$(PIP) install --editable '.[examples]'
+	@touch $@
 
 # The tests of integrations with PyTorch, Ray and the retrieval frameworks.
 # Needs some gigabytes if PyTorch comes with CUDA: TORCH names the requirement that pip is given.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -47,6 +48,16 @@ def _text(value: Any) -> str:
 def quantiles(name: str, values: list[float]) -> dict[str, float]:
     """Median and 99th percentile of at least one value."""
     return {f"{name}, median": float(np.median(values)), f"{name}, p99": float(np.percentile(values, 99))}
+
+
+def origin() -> dict[str, str]:
+    """Commit of the checkout, with "+" if files differ from it, and the command that runs."""
+    git = ("git", "-C", ROOT)
+    commit = subprocess.run([*git, "rev-parse", "--short", "HEAD"], check=True, capture_output=True, text=True).stdout
+    changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", "qvec"]).returncode
+    name = Path(sys.argv[0]).name
+    command = shlex.join(["python", f"benchmarks/{name}", *sys.argv[1:]])
+    return {"commit": commit.strip() + ("+" if changed else ""), "command": command}
 
 
 def fresh_python(code: str, *args: object) -> str:

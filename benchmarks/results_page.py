@@ -2,31 +2,30 @@
 
     python benchmarks/results_page.py
 
-writes benchmarks/RESULTS.md, one section for each machine, and docs/assets/recall_qps-{light,dark}.svg. Of each data
-set, number of neighbors and contestant the run that was started last counts.
+writes benchmarks/RESULTS.md, one section for each machine, the sentence of the README with the figures of its plot, and
+docs/assets/recall_qps-{light,dark}.svg. Of each data set, number of neighbors and contestant the run that was started
+last counts.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
-import matplotlib.pyplot as plt
 import numpy as np
 
-HERE = Path(__file__).parent
-ASSETS = HERE.parent / "docs" / "assets"
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+PAGE = ROOT / "benchmarks" / "RESULTS.md"
+README = ROOT / "README.md"
+SENTENCE = re.compile(r"(?<=<!-- figures -->\n).*?(?=\n<!-- -->)", re.DOTALL)
 RECALLS = (0.90, 0.95, 0.98, 0.99)
-PLOTTED = {  # the best of each kind, and the marker of its curve
-    "qvec packed": ("packed", "o", "#4c72e0"),
-    "qvec": ("hnsw", "s", "#3a9d5d"),
-    "SymphonyQG": ("rabitqlib-symqg", "^", "#e07b39"),
-    "hnswlib": ("hnswlib", "D", "#c44e52"),
-}
+PLOTTED = {"qvec packed": "packed", "qvec": "hnsw", "SymphonyQG": "rabitqlib-symqg", "hnswlib": "hnswlib"}
+PLOTTED_SETS = ("wiki-minilm-384", "fashion-mnist-784")
 
 
 @dataclass
@@ -34,12 +33,13 @@ class Curve:
     """The points of one contestant in one run."""
 
     contestant: str
-    options: dict[str, Any]
     started: str
     machine: dict[str, Any]
     simd: str
     memory: int
     build_seconds: float
+    commit: str
+    command: str
     points: list[tuple[float, float]] = field(default_factory=list)
 
     def rate(self, recall: float) -> float | None:
@@ -62,96 +62,114 @@ class Curve:
 
 Group = tuple[str, str, int]
 """Name of the results file, data set, k."""
+Groups = dict[Group, dict[str, Curve]]
 
 
-def read() -> dict[Group, dict[str, Curve]]:
-    groups: dict[Group, dict[str, Curve]] = {}
-    for file in sorted((HERE / "results").glob("*.jsonl")):
+def read(folder: Path = RESULTS) -> Groups:
+    """The newest curve of each contestant, by file, data set and number of neighbors."""
+    groups: Groups = {}
+    for file in sorted(folder.glob("*.jsonl")):
         for line in file.read_text().splitlines():
             record = json.loads(line)
-            if "contestant" not in record or "qps" not in record:
-                continue
-            curves = groups.setdefault((file.stem, record["dataset"], record["k"]), {})
-            name = record["contestant"]
-            if name not in curves or record["started"] > curves[name].started:
-                known = (record[key] for key in ("contestant", "options", "started", "machine", "simd"))
-                memory = record["memory"].get("anonymous") or record["memory"]["pss"]
-                curves[name] = Curve(*known, memory, record["build_s"])
-            if record["started"] == curves[name].started:
-                curves[name].points.append((record["recall"], record["qps"]))
+            if "contestant" in record and "qps" in record:
+                _add(groups.setdefault((file.stem, record["dataset"], record["k"]), {}), record)
     return groups
 
 
+def _add(curves: dict[str, Curve], record: dict[str, Any]) -> None:
+    name = record["contestant"]
+    if name not in curves or record["started"] > curves[name].started:
+        known = (record[key] for key in ("contestant", "started", "machine", "simd"))
+        memory = record["memory"].get("anonymous") or record["memory"]["pss"]
+        origin = (record.get("commit", "-"), record.get("command", ""))
+        curves[name] = Curve(*known, memory, record["build_s"], *origin)
+    if record["started"] == curves[name].started:
+        curves[name].points.append((record["recall"], record["qps"]))
+
+
+def level(curve: Curve) -> str:
+    """The SIMD level of qvec in a run, for titles."""
+    return "with AVX-512" if curve.simd == "avx512" else f"without AVX-512 ({curve.simd})"
+
+
 def table(curves: dict[str, Curve]) -> Iterator[str]:
-    yield "| contestant | " + " | ".join(f"{recall:.2f}" for recall in RECALLS) + " | private MB | build, s | date |"
-    yield "|---" * (len(RECALLS) + 4) + "|"
+    yield "| contestant | " + " | ".join(f"{recall:.2f}" for recall in RECALLS) + " | MB | build, s | date | commit |"
+    yield "|---" * (len(RECALLS) + 5) + "|"
     for curve in sorted(curves.values(), key=lambda curve: -(curve.rate(0.95) or 0)):
         rates = [curve.rate(recall) for recall in RECALLS]
         cells = ["-" if rate is None else f"{rate:,.0f}" for rate in rates]
-        end = [f"{curve.memory / 1e6:,.0f}", f"{curve.build_seconds:.1f}", curve.started[:10]]
+        end = [f"{curve.memory / 1e6:,.0f}", f"{curve.build_seconds:.1f}", curve.started[:10], curve.commit]
         yield "| " + " | ".join([f"`{curve.contestant}`", *cells, *end]) + " |"
 
 
-def page(groups: dict[Group, dict[str, Curve]]) -> str:
+def commands(groups: Groups, file: str) -> list[str]:
+    """The commands of a machine's runs, oldest first; runs before commands were recorded have none."""
+    curves = [curve for (name, _, _), group in groups.items() if name == file for curve in group.values()]
+    named = dict.fromkeys(curve.command for curve in sorted(curves, key=lambda curve: curve.started) if curve.command)
+    return ["", "```sh", *named, "```"] if named else []
+
+
+def page(groups: Groups) -> str:
     lines = [
         "# Results",
         "",
         "Made by `python benchmarks/results_page.py` from `benchmarks/results`. Queries per second of single calls on",
-        "one thread at a given recall@k; `-`: not reached. Contestants of one date ran interleaved: their ratios are",
-        "comparable. The command: `python benchmarks/bench_search.py --set SET --indexes ... --peers ... --json FILE`.",
+        "one thread at a given recall@k; `-`: not reached. MB: private memory of the process. Contestants of one date",
+        "ran interleaved: their ratios are comparable. The commit is that of qvec. Runs before 2026-12-01 did not",
+        "record it; their command was `python benchmarks/bench_search.py --set SET --indexes ... --peers ...`.",
     ]
     machine = ""
     for (file, dataset, k), curves in sorted(groups.items()):
         if file != machine:
             machine = file
             about = next(iter(curves.values()))
-            level = "with AVX-512" if about.simd == "avx512" else f"without AVX-512 ({about.simd})"
-            lines += ["", f"## {file}: {level}", "", f"{about.machine['cpu']}, {about.machine['cores']} cores."]
+            lines += ["", f"## {file}: {level(about)}", "", f"{about.machine['cpu']}, {about.machine['cores']} cores."]
+            lines += commands(groups, file)
         lines += ["", f"### {dataset}, k = {k}", "", *table(curves)]
     return "\n".join(lines) + "\n"
 
 
 def chosen(curves: dict[str, Curve]) -> dict[str, Curve]:
-    """The curves of the plot: of several variants of one kind, the fastest at recall 0.95."""
+    """The curves of the plot: of several variants of one kind, the fastest at recall 0.95 of the newest run."""
     found: dict[str, Curve] = {}
-    for label, (kind, _, _) in PLOTTED.items():
+    for label, kind in PLOTTED.items():
         fitting = [curve for name, curve in curves.items() if kind in name.split() and "int4" not in name]
+        newest = max((curve.started[:10] for curve in fitting), default="")
         if fitting:
-            found[label] = max(fitting, key=lambda curve: curve.rate(0.95) or 0)
+            same_day = [curve for curve in fitting if curve.started[:10] == newest]
+            found[label] = max(same_day, key=lambda curve: curve.rate(0.95) or 0)
     return found
 
 
-def plot(groups: dict[Group, dict[str, Curve]], file: str, dark: bool) -> None:
-    ink = "#d0d0d0" if dark else "#404040"
-    mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "qvec", "font.family": "sans-serif", "font.size": 10})
-    mpl.rcParams.update(
-        dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color", "axes.edgecolor"), ink)
+def plotted_machine(groups: Groups) -> str:
+    """The machine whose curves the README shows: that of the newest run for ten neighbors."""
+    return max((curve.started, file) for (file, _, k), group in groups.items() if k == 10 for curve in group.values())[
+        1
+    ]
+
+
+def sentence(groups: Groups, file: str) -> str:
+    """The figures of the plot in words, for the README."""
+    curves = chosen(groups[file, PLOTTED_SETS[0], 10])
+    own, peer = curves["qvec packed"], curves["hnswlib"]
+    rates = [curve.rate(0.95) for curve in (own, peer)]
+    shown = ["not reached" if rate is None else f"{rate:,.0f}" for rate in rates]
+    machine = f"{own.machine['cores']} cores of {own.machine['cpu']} {level(own)}"
+    return (
+        f"**{shown[0]} queries/s at a recall@10 of 0.95** on 60,000 passages (hnswlib: {shown[1]}): one thread,\n"
+        f"single queries from Python, {machine}, {own.started[:10]}."
     )
-    names = [name for name in ("wiki-minilm-384", "fashion-mnist-784") if (file, name, 10) in groups]
-    drawn, panels = plt.subplots(1, len(names), figsize=(8.4, 3.4), layout="constrained", squeeze=False)
-    for axes, name in zip(panels[0], names, strict=True):
-        for label, curve in chosen(groups[file, name, 10]).items():
-            points = [point for point in curve.front() if point[0] >= 0.8]
-            _, marker, color = PLOTTED[label]
-            axes.plot(*zip(*points, strict=True), marker=marker, color=color, ms=4, lw=1.6, label=label)
-        axes.set(title=name, xlabel="recall@10", yscale="log", xlim=(0.8, 1.001))
-        axes.grid(color=ink, alpha=0.2, lw=0.6)
-        axes.spines[["top", "right"]].set_visible(False)
-    panels[0][0].set_ylabel("queries/s, one thread")
-    panels[0][0].legend(frameon=False, loc="lower left")
-    kind = "dark" if dark else "light"
-    drawn.savefig(ASSETS / f"recall_qps-{kind}.svg", transparent=True, metadata={"Date": None})
-    plt.close(drawn)
 
 
 def main() -> None:
+    from results_plot import plot
+
     groups = read()
-    (HERE / "RESULTS.md").write_text(page(groups))
-    newest = max(
-        (curve.started, file) for (file, _, k), curves in groups.items() if k == 10 for curve in curves.values()
-    )
+    file = plotted_machine(groups)
+    PAGE.write_text(page(groups))
+    README.write_text(SENTENCE.sub(lambda found: sentence(groups, file), README.read_text()))
     for dark in (False, True):
-        plot(groups, newest[1], dark)
+        plot({name: chosen(groups[file, name, 10]) for name in PLOTTED_SETS if (file, name, 10) in groups}, dark)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 LISTS = ("rejected_phrases.txt", "removed_identifiers.txt", "test_vocabulary.py", "wordlist.txt")
 EXEMPT = ("_kernels.c", "RESULTS.md", "compare_checkouts.py")  # generated; the last two name options of old versions
 TEXTS = {".py", ".pyi", ".pyx", ".pxi", ".c", ".h", ".md", ".toml", ".txt"}
-FOLDERS = ("qvec", "tests", "benchmarks", "docs")
+FOLDERS = ("qvec", "tests", "benchmarks", "docs", "examples")
 
 
 def listed(path: Path) -> dict[str, str]:

@@ -84,6 +84,22 @@ def test_a_contestant_that_crashes_hangs_or_raises_is_reported_and_the_rest_go_o
     assert any(line.startswith("Refusing: failed: RuntimeError") for line in lines)
 
 
+def test_one_build_serves_several_numbers_of_neighbors(workload: Workload, tmp_path: Path) -> None:
+    log = tmp_path / "turns"
+    ten, three = bench.run_each(workload, [fake("Exact", log=str(log)), fake("Refusing")], FAST, (10, 3))
+    assert [result.settings["k"] for result in (ten, three)] == [10, 3]
+    assert len(log.read_text().splitlines()) == 2 * FAST.rounds * 2  # two points for each k
+    for result in (ten, three):
+        assert [point.recall for point in result.entries[0].points][-1] == 1.0
+        assert result.failed.keys() == {"Refusing"}
+    assert ten.entries[0].build_s == three.entries[0].build_s
+    file = tmp_path / "points.jsonl"
+    for result in (ten, three):
+        bench.write_lines(result, file, {"commit": "abc", "command": "c"})
+    assert all('"commit": "abc"' in line for line in file.read_text().splitlines())
+    assert [result.settings["k"] for result in bench.load_lines(file)] == [10, 3]
+
+
 def test_short_answers_and_repeated_ids_lower_the_recall(workload: Workload) -> None:
     (entry,) = bench.run(workload, [fake("Short")], FAST).entries
     assert entry.points[-1].recall == pytest.approx(2 / K)

@@ -3,41 +3,27 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
+from helpers.page_examples import PAGES, PAGES_WITH_PACKAGES, python_of, run_page
+
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
-PROMISED = re.compile(r"^(?P<code>.*print\(.*\))  # (?P<output>.*)$", re.MULTILINE)
-RUN = [
-    "index.md",
-    "getting-started.md",
-    "agents.md",
-    *(f"tutorials/{page.name}" for page in sorted((DOCS / "tutorials").glob("*.md"))),
-]
 
 
-def python_of(page: Path) -> str:
-    return "\n".join(re.findall(r"^```python\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE))
-
-
-@pytest.mark.parametrize("name", RUN)
+@pytest.mark.parametrize("name", [name for name in PAGES if name not in PAGES_WITH_PACKAGES])
 @pytest.mark.slow
 def test_the_python_of_a_page_prints_what_its_comments_say(name: str, tmp_path: Path) -> None:
-    source = python_of(DOCS / name)
-    if not source:
-        pytest.skip("the examples of this page need packages of frameworks")
-    program = tmp_path / "example.py"
-    program.write_text(source)
-    done = subprocess.run([sys.executable, program.name], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
-    for match in PROMISED.finditer(source):
-        assert match["output"] in lines, f"{match['code']} does not print {match['output']}; printed: {lines}"
+    run_page(DOCS / name, tmp_path)
+
+
+def test_the_python_of_each_tutorial_is_run() -> None:
+    for page in sorted((DOCS / "tutorials").glob("*.md")):
+        assert python_of(page), f"{page} has no Python that is run"
+        assert f"tutorials/{page.name}" in PAGES
 
 
 def test_each_link_between_pages_leads_to_a_file() -> None:

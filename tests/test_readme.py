@@ -6,37 +6,58 @@ import argparse
 import contextlib
 import io
 import re
+import sys
 from pathlib import Path
 
 import pytest
 
+from helpers.page_examples import PROMISED, add_model, blocks
 from qvec.cli import VERBS, build_parser
 
-README = Path(__file__).parent.parent / "README.md"
-COMMAND_LINE = README.parent / "docs" / "command-line.md"
-MAKEFILE = README.parent / "Makefile"
-PROMISED = re.compile(r"print\(.*\)\s+# (.*)$", re.MULTILINE)
-
-
-def blocks(language: str, page: Path = README) -> list[str]:
-    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE)
-    return [text for name, text in fenced if name == language]
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+COMMAND_LINE = ROOT / "docs" / "command-line.md"
+MAKEFILE = ROOT / "Makefile"
+MAX_LINES, FIRST_SCREEN = 150, 20
 
 
 def test_the_python_of_the_readme_prints_what_its_comments_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    add_model(tmp_path)
     names: dict[str, object] = {}
-    sources = blocks("python")
-    assert sum(len(PROMISED.findall(source)) for source in sources) >= 5
-    for source in sources:
-        output = io.StringIO()
-        with contextlib.redirect_stdout(output):
-            exec(compile(source, str(README), "exec"), names)
-        assert output.getvalue().splitlines() == PROMISED.findall(source)
+    sources = blocks("python", README)
+    promised = [[match["output"] for match in PROMISED.finditer(source)] for source in sources]
+    assert sum(map(len, promised)) >= 8
+    try:
+        for source, expected in zip(sources, promised, strict=True):
+            output = io.StringIO()
+            with contextlib.redirect_stdout(output):
+                exec(compile(source, str(README), "exec"), names)
+            assert output.getvalue().splitlines() == expected
+    finally:
+        sys.modules.pop("sentence_transformers", None)
+
+
+def test_the_readme_is_short_and_begins_with_a_picture_and_a_figure() -> None:
+    lines = README.read_text().splitlines()
+    assert len(lines) <= MAX_LINES
+    first = "\n".join(lines[:FIRST_SCREEN])
+    (picture, *_), (figure, *_) = re.findall(r'<img [^>]*src="([^"]+)"', first), re.findall(r"\*\*[\d,]+ \S+", first)
+    assert (ROOT / picture).exists()
+    assert "queries/s" in figure
+
+
+def test_the_links_of_the_readme_and_of_the_examples_lead_to_files() -> None:
+    pages = [README, ROOT / "CONTRIBUTING.md", *(ROOT / "examples").glob("*.md")]
+    links = [(page, link) for page in pages for link in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text())]
+    links += [(README, link) for link in re.findall(r'(?:src|srcset)="([^"]+)"', README.read_text())]
+    missing = [link for page, link in links if "://" not in link and not (page.parent / link).exists()]
+    assert missing == []
 
 
 def test_the_set_up_commands_of_the_readme_take_one_line_and_make_knows_them() -> None:
-    commands = [block.strip() for block in blocks("sh")]
+    commands = [block.strip() for block in blocks("sh", README)]
     assert commands == ["pip install . ./demo_data", "make demo", "make test"]
     targets = re.findall(r"^(\w+):", MAKEFILE.read_text(), re.MULTILINE)
     assert {command.removeprefix("make ") for command in commands[1:]} <= set(targets)

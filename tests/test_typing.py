@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 import qvec
+from helpers.page_examples import DOCS, PAGES, PAGES_WITH_PACKAGES, add_model, python_of
 
+ROOT = Path(__file__).parents[1]
 QUICK_START = Path(__file__).parent / "typing" / "quick_start.py"
 
 
@@ -33,16 +35,33 @@ def _environment_with_qvec(directory: Path) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize("checker", ["mypy", "pyright", "basedpyright"])
 def test_a_type_checker_with_default_settings_finds_no_error_in_the_quick_start(checker: str, tmp_path: Path) -> None:
+    copied = tmp_path / QUICK_START.name  # away from this project's settings
+    shutil.copy(QUICK_START, copied)
+    check(checker, [copied], tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("checker", ["mypy", "pyright", "basedpyright"])
+def test_a_type_checker_finds_no_error_in_the_examples_of_the_readme_and_the_pages(
+    checker: str, tmp_path: Path
+) -> None:
+    add_model(tmp_path)
+    pages = [ROOT / "README.md", *(DOCS / name for name in PAGES if name not in PAGES_WITH_PACKAGES)]
+    programs = [tmp_path / f"{page.stem.replace('-', '_').lower()}_example.py" for page in pages]
+    for page, program in zip(pages, programs, strict=True):
+        program.write_text(python_of(page))
+    check(checker, programs, tmp_path)
+
+
+def check(checker: str, programs: list[Path], folder: Path) -> None:
     command = shutil.which(checker, path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
     if command is None:
         pytest.skip(f"{checker} is not installed: the extra typing has mypy and basedpyright")
-    copied = tmp_path / QUICK_START.name  # away from this project's settings
-    shutil.copy(QUICK_START, copied)
-    python = _environment_with_qvec(tmp_path / "venv")
+    python = _environment_with_qvec(folder / "venv")
     option = "--python-executable" if checker == "mypy" else "--pythonpath"
-    caching = ["--cache-dir", str(tmp_path / "cache")] if checker == "mypy" else ["--level", "error"]
-    arguments = [option, str(python), *caching, copied.name]
-    done = subprocess.run([command, *arguments], cwd=tmp_path, capture_output=True, text=True)
+    caching = ["--cache-dir", str(folder / "cache")] if checker == "mypy" else ["--level", "error"]
+    arguments = [option, str(python), *caching, *(program.name for program in programs)]
+    done = subprocess.run([command, *arguments], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -6,7 +6,7 @@ Each contestant builds and searches in its own process. At each point of the swe
 from qvec.bench.contestants import Contestant, choose_peers, own_contestants
 from qvec.bench.figures import TARGETS, at_recall, ratios
 from qvec.bench.records import Result, load_lines, write_lines
-from qvec.bench.runner import Settings, run
+from qvec.bench.runner import Settings, run, run_each
 
 __all__ = [
     "TARGETS",
@@ -19,5 +19,6 @@ __all__ = [
     "own_contestants",
     "ratios",
     "run",
+    "run_each",
     "write_lines",
 ]

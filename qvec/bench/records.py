@@ -85,10 +85,10 @@ DATASET = ("dataset", "n", "dim", "metric")
 SETTINGS = ("k", "build_threads", "batch_threads", "rounds", "started")
 
 
-def write_lines(result: Result, file: Path) -> None:
-    """Append a JSON line for each point."""
+def write_lines(result: Result, file: Path, about: Mapping[str, Any] | None = None) -> None:
+    """Append a JSON line for each point. ``about``: what to add to each line, such as the command."""
     with file.open("a") as out:
-        out.writelines(json.dumps(record) + "\n" for record in result.to_dicts())
+        out.writelines(json.dumps({**record, **(about or {})}) + "\n" for record in result.to_dicts())
 
 
 def load_lines(file: Path) -> list[Result]:

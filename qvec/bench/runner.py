@@ -6,7 +6,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -82,31 +82,63 @@ def run(
     contestant that crashes, hangs or raises is reported in ``failed``; its measured points are kept.
     """
     settings = settings or Settings()
-    if not contestants:
-        raise InputError("there is no contestant to measure")
-    if workload.truth.shape[1] < settings.k:
-        raise InputError(f"k is {settings.k}; the ground truth has {workload.truth.shape[1]} neighbors a query")
+    (result,) = run_each(
+        workload, contestants, settings, (settings.k,), skipped=skipped, folder=folder, progress=progress, notice=notice
+    )
+    return result
+
+
+def run_each(
+    workload: Workload,
+    contestants: Sequence[Contestant],
+    settings: Settings,
+    ks: Sequence[int],
+    *,
+    skipped: Mapping[str, str] | None = None,
+    folder: Path | None = None,
+    progress: AnyProgress | bool | None = None,
+    notice: Notice | None = None,
+) -> list[Result]:
+    """Build each contestant once, and measure it for each number of neighbors: one result for each of ``ks``."""
+    each = [replace(settings, k=k) for k in ks]
+    _check(workload, contestants, each)
     report = as_progress(progress, "measuring", "trials") or (lambda done, total: None)
-    started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    found = []
     with tempfile.TemporaryDirectory(prefix="qvec-bench-", dir=folder) as name:
         base, queries = spool(workload, Path(name))
-        contest = _Contest(settings, workload, Path(name), notice or (lambda line: None))
+        contest = _Contest(workload, Path(name), notice or (lambda line: None))
         try:
             for contestant in contestants:
-                contest.build(contestant, base, queries)
-            contest.run_trials(report)
-            entries = contest.entries()
+                contest.build(contestant, base, queries, settings)
+            for one in each:
+                started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+                contest.run_trials(one, report)
+                found.append(_result(workload, one, started, contest, skipped or {}))
         finally:
             contest.end()
+    return found
+
+
+def _check(workload: Workload, contestants: Sequence[Contestant], each: Sequence[Settings]) -> None:
+    if not contestants:
+        raise InputError("there is no contestant to measure")
+    for settings in each:
+        if workload.truth.shape[1] < settings.k:
+            raise InputError(f"k is {settings.k}; the ground truth has {workload.truth.shape[1]} neighbors a query")
+
+
+def _result(
+    workload: Workload, settings: Settings, started: str, contest: _Contest, skipped: Mapping[str, str]
+) -> Result:
     n, dim = workload.base.shape
     used = {"k": settings.k, "build_threads": settings.build_threads, "batch_threads": settings.batch_threads}
     return Result(
         {"dataset": workload.name, "n": n, "dim": dim, "metric": workload.metric},
         {**used, "rounds": settings.rounds, "started": started},
         machine(),
-        entries,
-        contest.failed,
-        dict(skipped or {}),
+        contest.entries(),
+        dict(contest.failed),
+        dict(skipped),
     )
 
 
@@ -150,14 +182,13 @@ class _Entrant:
 
 
 class _Contest:
-    def __init__(self, settings: Settings, workload: Workload, folder: Path, notice: Notice) -> None:
-        self._settings, self._workload, self._folder, self._notice = settings, workload, folder, notice
+    def __init__(self, workload: Workload, folder: Path, notice: Notice) -> None:
+        self._workload, self._folder, self._notice = workload, folder, notice
         self._entrants: list[_Entrant] = []
-        self._cpus = settings.processors()
         self.failed: dict[str, str] = {}
 
-    def build(self, contestant: Contestant, base: Path, queries: Path) -> None:
-        settings, number = self._settings, len(self._entrants)
+    def build(self, contestant: Contestant, base: Path, queries: Path, settings: Settings) -> None:
+        number = len(self._entrants)
         folder = self._folder / str(number)
         folder.mkdir()
         entrant = _Entrant(contestant, Child(self._folder / f"{number}.log"))
@@ -174,38 +205,42 @@ class _Contest:
             queries=str(queries),
             threads=settings.build_threads,
         )
-        listed = built and self._ask(
-            entrant, "points", settings.trial_timeout, k=settings.k, sweep=dict(contestant.sweep)
-        )
-        if built and listed:
-            entrant.built, entrant.points = built, listed["points"]
-            entrant.trials = [[] for _ in entrant.points]
+        if built:
+            entrant.built = built
             before = built["anonymous_before"]
             entrant.peak_anonymous = None if before is None else max(0, entrant.child.peak_anonymous - before)
             self._notice(f"{contestant.name}: built in {built['build_s']:.1f} s")
 
-    def run_trials(self, progress: AnyProgress) -> None:
-        """Run all rounds.
+    def run_trials(self, settings: Settings, progress: AnyProgress) -> None:
+        """Run all rounds for one k; earlier trials are forgotten.
 
         At each point the contestants run one after another; each round begins with another contestant.
         """
+        for entrant in self._entrants:
+            self._list_points(entrant, settings)
         deepest = max((len(entrant.points) for entrant in self._entrants), default=0)
-        total, done, first = self._settings.rounds * sum(len(entrant.points) for entrant in self._entrants), 0, 0
-        for _ in range(self._settings.rounds):
+        total, done, first = settings.rounds * sum(len(entrant.points) for entrant in self._entrants), 0, 0
+        for _ in range(settings.rounds):
             for point in range(deepest):
                 first += 1
                 for place in range(len(self._entrants)):
                     entrant = self._entrants[(first + place) % len(self._entrants)]
                     if point < len(entrant.points):
-                        self._trial(entrant, point)
+                        self._trial(entrant, point, settings)
                         done += 1
                         progress(done, total)
         for entrant in self._entrants:
-            answer = self._ask(entrant, "memory", self._settings.trial_timeout)
+            answer = self._ask(entrant, "memory", settings.trial_timeout)
             entrant.memory = answer["memory"] if answer else None
 
-    def _trial(self, entrant: _Entrant, point: int) -> None:
-        settings, trials = self._settings, entrant.trials[point]
+    def _list_points(self, entrant: _Entrant, settings: Settings) -> None:
+        sweep = dict(entrant.contestant.sweep)
+        listed = self._ask(entrant, "points", settings.trial_timeout, k=settings.k, sweep=sweep)
+        entrant.points = listed["points"] if listed else []
+        entrant.trials = [[] for _ in entrant.points]
+
+    def _trial(self, entrant: _Entrant, point: int, settings: Settings) -> None:
+        trials = entrant.trials[point]
         trial = self._ask(
             entrant,
             "search",
@@ -214,7 +249,7 @@ class _Contest:
             k=settings.k,
             threads=settings.batch_threads,
             budget=settings.trial_seconds,
-            cpus=self._cpus,
+            cpus=settings.processors(),
             ids=not trials,
         )
         if trial:

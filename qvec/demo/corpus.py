@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qvec.common.errors import InputError
 from qvec.common.extras import require
 from qvec.datasets import Workload, exact_knn, load_payloads, load_vectors
 from qvec.datasets.workload import DEPTH
@@ -50,6 +51,23 @@ def load_corpus() -> Corpus:
         np.array(load_vectors(folder / "questions.npy"), np.float32),
         [_question(record) for record in _records(folder / "questions.jsonl.gz")],
     )
+
+
+class StoredEmbedder:
+    """A function for ``embed=`` that needs no model: it knows the texts of the corpus and their stored embeddings."""
+
+    model = MODEL
+
+    def __init__(self, corpus: Corpus) -> None:
+        texts = [*(passage["text"] for passage in corpus.passages), *(question.text for question in corpus.questions)]
+        self._vectors = dict(zip(texts, (*corpus.vectors, *corpus.queries), strict=True))
+
+    def __call__(self, texts: list[str]) -> NDArray[np.float32]:
+        """Return the vectors of texts, float32 [n, 384]. InputError names a text that the corpus does not have."""
+        for text in texts:
+            if text not in self._vectors:
+                raise InputError(f"{text[:80]!r} is not a text of the demo; embed other texts with a model ({MODEL})")
+        return np.stack([self._vectors[text] for text in texts])
 
 
 def demo_workload(k: int = 10, rows: int | None = None, max_queries: int | None = None) -> Workload:
