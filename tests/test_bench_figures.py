@@ -69,6 +69,16 @@ def test_ratios_are_to_the_best_peer_and_to_hnswlib() -> None:
     assert figures.index_bytes(replace(result.entries[0], parts=parts), 10) == 5
 
 
+def test_the_memory_of_an_index_is_without_mapped_originals() -> None:
+    heap = entry("hnswlib", False, point(0.9, 100))
+    own = replace(entry("qvec", True, point(0.9, 600)), parts={"codes": 30, "graph": 20, "vectors": 2900})
+    assert figures.index_memory(heap, 10) == 400  # all of its 4,000 bytes
+    assert figures.index_memory(own, 10) == 105  # 1,000 anonymous bytes, and 50 of the 3,000 bytes of the file
+    assert figures.index_memory(replace(own, options={"memory": "index"}), 10) == 100  # the copies are anonymous
+    assert figures.index_memory(replace(own, memory={**own.memory, "file": 40}), 10) == 104  # type: ignore[dict-item]
+    assert figures.index_memory(replace(own, memory=None), 10) is None
+
+
 def test_points_are_read_back_from_their_json_lines(tmp_path: Path) -> None:
     result = written(entry("a", True, point(0.9, 600, 700)), entry("hnswlib", False, point(0.9, 100), point(1.0, 5)))
     file = tmp_path / "points.jsonl"
@@ -135,7 +145,9 @@ def test_the_page_parses_carries_every_point_and_fetches_nothing(tmp_path: Path)
     assert page.fetched == []
     assert "http" not in text.replace("http://www.w3.org/2000/svg", "")
     runs = json.loads(page.data)
-    assert [run["entries"] for run in runs] == [[asdict(each) for each in RESULT.entries]] * 2
+    assert [run["entries"] for run in runs] == [
+        [{**asdict(each), "index_memory": figures.index_memory(each, 10)} for each in RESULT.entries]
+    ] * 2
     assert ["k = 10 (" in run["name"] for run in runs] == [True, False]
     assert page.cells.count("0.9123") == 2  # a row of each run
     assert page.cells.count("654,321") == 4  # best and median
@@ -148,6 +160,9 @@ def test_the_script_knows_every_field_that_it_draws() -> None:
     fields = set(re.findall(r"\bp\.(\w+)", script)) | set(re.findall(r"\bpoint\.(\w+)\b(?!\()", script))
     assert {"recall", "qps", "batch_qps", "p99_us", "search"} <= fields <= set(entry["points"][0])
     assert set(re.findall(r"e\.memory\.(\w+)", script)) <= set(entry["memory"])
+    page = (Path(bench.__file__).parent / "assets" / "report.html").read_text()
+    assert {*re.findall(r'\$\("(\w+)"\)', script)} <= {*re.findall(r'id="(\w+)"', page)}
+    assert {"x axis", "y axis", "Pareto front only"} <= {*re.findall(r"(x axis|y axis|Pareto front only)", page)}
 
 
 @pytest.mark.slow

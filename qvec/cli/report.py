@@ -16,8 +16,9 @@ import numpy as np
 
 import qvec
 from qvec.cli.output import print_json
+from qvec.common import plots
 from qvec.common.console import human_bytes, progress
-from qvec.common.tables import as_html, html_plot, html_table
+from qvec.common.tables import as_html, html_table
 from qvec.schema.validation import check_count
 
 MAX_QUERIES = 10_000
@@ -108,7 +109,7 @@ def _sizes(stats: qvec.Stats) -> str:
     ]
     parts = {name.removesuffix("_bytes"): size for name, size in sizes.items() if name != "file_bytes"}
     table = html_table("Sizes", ("part", "bytes", "share", "bytes a vector"), rows)
-    return table + html_plot(lambda axes: (axes.barh(list(parts), list(parts.values())), axes.set(xlabel="bytes")))
+    return table + plots.as_html(lambda axes: plots.bars(axes, parts, "bytes"), "bytes of each part of the file")
 
 
 def _generations(db: qvec.Collection) -> str:
@@ -130,5 +131,5 @@ def _latency(db: qvec.Collection, n: int) -> str:
         times.append(1000 * (time.perf_counter() - began))
     rows = [(f"p{q}", f"{np.percentile(times, q):.3f} ms") for q in (50, 90, 99)]
     note = f"{len(times):,} single searches for 10 neighbors of stored rows, default options, one thread"
-    plot = html_plot(lambda axes: (axes.hist(times, bins=40), axes.set(xlabel="milliseconds", ylabel="searches")))
+    plot = plots.as_html(lambda axes: plots.histogram(axes, times, "milliseconds", "searches"), "times of searches")
     return html_table("Latency", ("percentile", "time"), rows, note) + plot

@@ -93,12 +93,16 @@ class Drift:
         return f"{head}: {self.advice}{f' ({evidence})' if evidence else ''}>"
 
     def _repr_html_(self) -> str:
-        from qvec.common.tables import html_plot, html_table
+        from qvec.common import plots
+        from qvec.common.tables import html_table
 
         rows = [(name, f"{value:.4g}") for name, value in self.evidence.items()]
         table = html_table(f"Drift: {self.level}", ("evidence", "value"), rows, self.advice)
-        recalls = {name: value for name, value in self.evidence.items() if name.startswith("recall")}
-        return table + (html_plot(lambda axes: axes.barh(list(recalls), list(recalls.values()))) if recalls else "")
+        names = {"recall_trained": "training sample", "recall_stored": "stored vectors", "recall": "new vectors"}
+        recalls = {label: self.evidence[name] for name, label in names.items() if name in self.evidence}
+        if not recalls:
+            return table
+        return table + plots.as_html(lambda axes: plots.bars(axes, recalls, "recall@10 by codes"), "recall by codes")
 
 
 @dataclass

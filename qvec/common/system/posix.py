@@ -20,6 +20,8 @@ import struct
 import sys
 from collections.abc import Callable
 
+assert sys.platform != "win32"
+
 _READ, _WRITE, _UNLOCK = fcntl.F_RDLCK, fcntl.F_WRLCK, fcntl.F_UNLCK
 if sys.platform == "darwin":
     _FLOCK, _SET, _GET = struct.Struct("qqihh"), 90, 92
