@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -28,9 +29,13 @@ COLUMNS = ("index", "ef", f"recall@{K}", "queries/s", f"/ {PEER}", "index B", "b
 
 
 class Contestant(ABC):
-    """An index over the passages. ``build_s``: seconds of its build; ``index_bytes``: of all that it searches in."""
+    """An index over the passages. ``build_s``: seconds of its build; ``index_bytes``: of all that it searches in.
+
+    ``files``: are open until this is left.
+    """
 
     name: ClassVar[str]
+    files: ExitStack
     build_s: float
     index_bytes: int
 
@@ -42,9 +47,6 @@ class Contestant(ABC):
     def search(self, query: NDArray[np.float32], ef: int) -> NDArray[np.int64]:
         """Return the rows of the K nearest passages of one query."""
 
-    def close(self) -> None:
-        """Close files."""
-
 
 class Own(Contestant):
     """A graph of qvec over int8 codes, in its file."""
@@ -52,8 +54,9 @@ class Own(Contestant):
     kind: ClassVar[IndexKind]
 
     def __init__(self, corpus: Corpus, folder: Path) -> None:
+        path, dim, self.files = folder / f"{self.kind}-graph.qvec", corpus.vectors.shape[1], ExitStack()
         start = time.perf_counter()
-        self.db = create(folder / f"{self.kind}-graph.qvec", corpus.vectors.shape[1], metric="cosine", index=self.kind)
+        self.db = self.files.enter_context(create(path, dim, metric="cosine", index=self.kind))
         self.db.add(corpus.vectors)
         self.build_s, stats = time.perf_counter() - start, self.db.stats()
         self.index_bytes = stats.codes_bytes + stats.graph_bytes
@@ -61,9 +64,6 @@ class Own(Contestant):
     def search(self, query: NDArray[np.float32], ef: int) -> NDArray[np.int64]:
         ids: NDArray[np.int64] = self.db.search(query, K, ef=ef, include=()).ids
         return ids
-
-    def close(self) -> None:
-        self.db.close()
 
 
 class Compact(Own):
@@ -84,7 +84,8 @@ class Hnswlib(Contestant):
     name = PEER
 
     def __init__(self, corpus: Corpus, folder: Path) -> None:
-        start, (n, dim) = time.perf_counter(), corpus.vectors.shape
+        (n, dim), self.files = corpus.vectors.shape, ExitStack()
+        start = time.perf_counter()
         self.index = find(PEER).Index("ip", dim)
         self.index.init_index(n, M=16, ef_construction=200)
         self.index.add_items(corpus.vectors, np.arange(n))
@@ -125,7 +126,7 @@ class Indexes(Step):
 
 def _measure(kind: type[Contestant], corpus: Corpus, folder: Path, exact: NDArray[np.int64]) -> dict[str, Any]:
     index = kind(corpus, folder)
-    try:
+    with index.files:
         for ef in EFS:
             search = partial(_all, index, corpus, ef)
             recall = float(recall_of_rows(search(), exact, corpus.queries, corpus.vectors, "cosine").mean())
@@ -139,8 +140,6 @@ def _measure(kind: type[Contestant], corpus: Corpus, folder: Path, exact: NDArra
             "index_bytes": index.index_bytes / len(corpus.vectors),
             "build_s": index.build_s,
         }
-    finally:
-        index.close()
 
 
 def _all(index: Contestant, corpus: Corpus, ef: int) -> NDArray[np.int64]:
