@@ -2,8 +2,8 @@
 
     check_wheel.py DIST FOLDER
 
-DIST: folder of the source archive and the wheels. FOLDER: of the environment in which the wheel is installed. Prints the
-figures; exit code 1 and a line for each limit that is exceeded.
+DIST: folder of the source archive and the wheels. FOLDER: of the environment in which the wheel is installed. Prints
+the figures; exit code 1 and a line for each limit that is exceeded.
 """
 
 from __future__ import annotations
@@ -54,14 +54,14 @@ def check_wheel(wheel: Path) -> Iterator[str]:
 def check_installed(environment: Path) -> Iterator[str]:
     """Bytes of the installed packages, and the time of an import."""
     (packages,) = environment.glob("lib/python3.*/site-packages")
-    sizes = {
-        found.name: _bytes(found) for found in metadata.distributions(path=[str(packages)]) if found.name in PACKAGES
-    }
-    print(
-        f"installed: {', '.join(f'{name} {size / 1e6:.2f}' for name, size in sizes.items())} MB, {sum(sizes.values()) / 1e6:.2f} in all"
-    )
-    if sum(sizes.values()) > MAX_INSTALLED:
-        yield f"{sum(sizes.values())} bytes are installed, the limit is {MAX_INSTALLED:.0f}"
+    found = [each for each in metadata.distributions(path=[str(packages)]) if each.name in PACKAGES]
+    sizes = {each.name: _bytes(each) for each in found}
+    total = sum(sizes.values())
+    print(f"installed: {total / 1e6:.2f} MB", {name: f"{size / 1e6:.2f}" for name, size in sizes.items()})
+    if {*sizes} != {*PACKAGES}:
+        yield f"of {PACKAGES}, {tuple(sizes)} are installed"
+    if total > MAX_INSTALLED:
+        yield f"{total} bytes are installed, the limit is {MAX_INSTALLED:.0f}"
     command = [str(environment / "bin" / "python"), "-P", "-c", TIMER]
     seconds = min(float(subprocess.run(command, capture_output=True, text=True, check=True).stdout) for _ in range(7))
     print(f"import: {1000 * seconds:.0f} ms of processor time after NumPy")
