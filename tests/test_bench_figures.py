@@ -13,30 +13,15 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
+from helpers.bench_results import RESULT, entry, point, written
 from qvec import bench
 from qvec.bench import figures
 from qvec.bench.html import write_report
 from qvec.bench.plot import axis_to_recall, plot_bytes, plot_recall, recall_to_axis
-from qvec.bench.records import Entry, Point, Result
 from qvec.bench.table import POINT_COLUMNS, print_summary
 from qvec.common.errors import InputError, MissingExtraError
 
 # --- figures ---
-
-
-def point(recall: float, qps: float, batch: float | None = None) -> Point:
-    return Point({"ef": 1}, recall, qps, qps, 1.0, 2.0, 3.0, 10, None if batch is None else recall, batch, batch)
-
-
-def entry(name: str, own: bool, *points: Point) -> Entry:
-    memory = {"rss": 4000, "pss": 3000, "anonymous": 1000, "file": 3000}
-    return Entry(name, own, name, "1", {}, 1.5, 100, 200, 150, memory, {}, "avx2", list(points))
-
-
-def written(*entries: Entry) -> Result:
-    dataset = {"dataset": "x", "n": 10, "dim": 4, "metric": "l2"}
-    settings = {"k": 10, "build_threads": 2, "batch_threads": 1, "rounds": 3, "started": "2025-01-01T00:00:00Z"}
-    return Result(dataset, settings, {"cpu": "c", "cores": 2}, list(entries))
 
 
 def test_rates_between_points_are_log_linear_on_the_front() -> None:
@@ -128,12 +113,6 @@ class Page(HTMLParser):
             self.data += data
         elif self.open and self.open[-1] == "td":
             self.cells[-1] += data
-
-
-RESULT = written(
-    entry("qvec </script><b>int8", True, point(0.91234, 654321, 700), point(0.99, 60)),
-    entry("hnswlib", False, point(0.9, 100), point(1.0, 5)),
-)
 
 
 def test_the_page_parses_carries_every_point_and_fetches_nothing(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def style(number: int, *, own: bool = True) -> dict[str, Any]:
     """Return color, marker and line of a series. ``own``: others have thin dashed lines."""
     return {
         "color": COLORS[number % len(COLORS)],
-        "marker": MARKERS[(number + number // len(COLORS)) % len(MARKERS)],
+        "marker": MARKERS[(number % len(COLORS) + number // len(COLORS)) % len(MARKERS)],
         "linestyle": "-" if own else "--",
         "linewidth": 2.0 if own else 1.2,
         "markersize": 5,

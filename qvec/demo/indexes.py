@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from qvec.collection.open import create
 from qvec.common.console import print_table
 from qvec.common.extras import find
-from qvec.common.types import IndexKind
 from qvec.datasets import exact_knn
 from qvec.demo.comparison import K, shortest_time
 from qvec.demo.corpus import Corpus
@@ -51,7 +50,7 @@ class Contestant(ABC):
 class Own(Contestant):
     """A graph of qvec over int8 codes, in its file."""
 
-    kind: ClassVar[IndexKind]
+    kind: ClassVar[str]
 
     def __init__(self, corpus: Corpus, folder: Path) -> None:
         path, dim, self.files = folder / f"{self.kind}-graph.qvec", corpus.vectors.shape[1], ExitStack()

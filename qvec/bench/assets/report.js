@@ -56,7 +56,10 @@ const run = () => runs[Number($("run").value)];
 const number = (entry) => run().entries.indexOf(entry);
 const color = (entry) => COLORS[number(entry) % COLORS.length];
 // The next eight contestants have the same colors with other shapes.
-const shape = (entry) => SHAPES[(number(entry) + Math.floor(number(entry) / COLORS.length)) % SHAPES.length];
+const shape = (entry) => {
+  const round = Math.floor(number(entry) / COLORS.length);
+  return SHAPES[((number(entry) % COLORS.length) + round) % SHAPES.length];
+};
 const mark = (parent, entry, x, y, r) =>
   make(parent, "path", { d: shape(entry), class: "mark", style: `fill:${color(entry)}`, "vector-effect":
     "non-scaling-stroke", transform: `translate(${x.toFixed(1)} ${y.toFixed(1)}) scale(${r})` });
