@@ -19,7 +19,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "LICENSE", "docs/format.md", "Makefile")
-PACKAGES = ("qvec", "lmdb", "msgpack", "pyroaring")  # what an installation takes besides NumPy
+PACKAGES = ("qvec", "lmdb", "msgpack", "pyroaring")  # what an installation consists of, without NumPy
 MAX_WHEEL, MAX_INSTALLED = 3e6, 25e6  # bytes
 MAX_IMPORT = 0.1  # seconds of processor time, after the import of NumPy
 TAG = "manylinux_2_" if sys.platform == "linux" else "macosx"

@@ -219,7 +219,7 @@ const legend = () => {
     only.onclick = () => alone(entry.contestant);
   }
 };
-// The buttons are made anew: the one that was pressed gets the focus again.
+// All buttons are replaced: the one that was pressed gets the focus again.
 const redraw = () => {
   const place = [...$("legend").querySelectorAll("button")].indexOf(document.activeElement);
   legend(); draw();
