@@ -82,7 +82,7 @@ def test_combinations_are_measured_until_one_is_within_the_limits(
     problem: Any = SimpleNamespace(queries=np.zeros((1, 2), np.float32))
     finals = Search(trial, problem, limits, {}).finals(screened)
     assert measured == list(range(8))
-    assert turns == 3 * measured  # timed again, in turn
+    assert turns == 3 * measured  # timed again, alternately
     assert all(one.mean_ms < 0.2 for one in finals)
 
 

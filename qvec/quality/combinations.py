@@ -112,7 +112,7 @@ class Search:
         """The best of the screened combinations, measured with all queries: as many as needed to find one within the
         limits, and FINALISTS if there are as many that may be the best.
 
-        Their searches are timed again in turn, so that a machine that becomes slower or faster does so for all.
+        Their searches are timed again alternately, so that a machine that becomes slower or faster does so for all.
         """
         likely = sorted((one for one in screened if self.limits.admits(one, SLACK)), key=self.limits.cost)
         found: list[Combination] = []
@@ -215,7 +215,7 @@ class Search:
 
     def _latencies(self, searched: Sequence[tuple[Engine, Parameters]]) -> list[tuple[float, float]]:
         """Mean and 99th percentile of single searches in milliseconds: each query's best of some rounds, in which the
-        engines take turns."""
+        engines alternate."""
         queries = self.problem.queries[:TIMED_SEARCHES]
         spent = np.empty((TIMED_ROUNDS, len(searched), len(queries)))
         for times in spent:
