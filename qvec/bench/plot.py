@@ -21,14 +21,18 @@ RECALL_TICKS = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.
 def plot_recall(result: Result, file: Path) -> None:
     """Plot queries/s of single queries against recall: the front of each contestant."""
     figure, (axes,) = plots.figure(1, (11, 6.5))
+    best = MIN_SHOWN_RECALL
     for entry, style in _styled(result):
         points = [point for point in front(curve(entry)) if point[0] >= MIN_SHOWN_RECALL]
         if points:
             axes.plot(*zip(*points, strict=True), label=entry.contestant, **style)
+            best = max(best, points[-1][0])
     axes.set_xscale("function", functions=(recall_to_axis, axis_to_recall))
-    axes.set_xticks(RECALL_TICKS, [f"{recall:g}" for recall in RECALL_TICKS])
-    axes.set(xlabel=f"recall@{result.settings['k']}", ylabel="queries/s, single queries, one thread", yscale="log")
-    figure.legend(fontsize=8, loc="outside right upper")
+    shown = [recall for recall in RECALL_TICKS if recall_to_axis(recall) <= recall_to_axis(best) + 0.1]
+    axes.set_xticks(shown, [f"{recall:g}" for recall in shown])
+    axes.set(xlabel=f"recall@{result.settings['k']}", ylabel="queries/s, single queries, one thread")
+    plots.log_scale(axes, "y")
+    figure.legend(fontsize=8, loc="outside right center")
     _save(figure, result, file)
 
 
@@ -48,7 +52,8 @@ def plot_bytes(result: Result, file: Path, targets: Sequence[float] = TARGETS) -
                 reached.append((-size, rate))
         best = [(-size, rate) for size, rate in front(reached)]
         axes.plot(*(zip(*best, strict=True) if best else ((), ())), color="0.6", zorder=0)
-        axes.set(title=f"recall {target:g}", xlabel="bytes of index in memory per vector", xscale="log", yscale="log")
+        axes.set(title=f"recall {target:g}", xlabel="bytes of index in memory per vector")
+        plots.log_scale(axes, "x", "y")
         panels[0].set_ylabel("queries/s, single queries, one thread")
     labels = {label: line for axes in panels for line, label in zip(*axes.get_legend_handles_labels(), strict=True)}
     figure.legend(labels.values(), labels.keys(), fontsize=8, loc="outside lower center", ncols=5)

@@ -15,7 +15,8 @@ from qvec.common.extras import find, require
 
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#56b4e9", "#8c564b", "#7f7f7f")
 MARKERS = "osD^vP*Xh<>p"
-SIZE = (7.0, 4.2)  # inches
+SIZE = (5.6, 3.5)  # inches
+INK = "#7d828c"  # of texts and lines that stand on a white or on a dark ground
 DPI = 130
 Draw = Callable[[Any], object]
 """Draws on the axes of a figure."""
@@ -43,6 +44,17 @@ def figure(panels: int = 1, size: tuple[float, float] = SIZE) -> tuple[Any, Sequ
     return made, found
 
 
+def log_scale(axes: Any, *names: str) -> None:
+    """Make axes, "x" or "y", logarithmic, with numbers such as 2,000 in place of powers of ten."""
+    ticker = require("matplotlib.ticker")
+    for name in names:
+        axis = getattr(axes, f"{name}axis")
+        getattr(axes, f"set_{name}scale")("log")
+        axis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,.6g}"))
+        axis.set_minor_formatter(ticker.NullFormatter())
+
+
 def bars(axes: Any, values: Mapping[str, float], label: str) -> None:
     """Draw a bar for each value, the first on top. ``label``: what the values are."""
     axes.barh(list(values), list(values.values()), color=COLORS[0])
@@ -57,11 +69,11 @@ def histogram(axes: Any, values: Sequence[float], label: str, counted: str) -> N
     axes.set(xlabel=label, ylabel=counted)
 
 
-def save(draw: Draw, file: str | os.PathLike[str] | io.BytesIO) -> None:
+def save(draw: Draw, path: str | os.PathLike[str]) -> None:
     """Write a plot to a PNG file. Raises MissingExtraError without matplotlib."""
     made, (axes,) = figure()
     draw(axes)
-    made.savefig(file, format="png", dpi=DPI)
+    made.savefig(path, format="png", dpi=DPI)
 
 
 def as_html(draw: Draw, title: str) -> str:
@@ -72,6 +84,22 @@ def as_html(draw: Draw, title: str) -> str:
     if find("matplotlib.figure") is None:
         return ""
     with io.BytesIO() as image:
-        save(draw, image)
+        made, (axes,) = figure()
+        draw(axes)
+        _paint(axes, INK)
+        made.savefig(image, format="png", dpi=DPI, transparent=True)
         data = base64.b64encode(image.getvalue()).decode()
     return f'<img alt="{escape(title)}" src="data:image/png;base64,{data}"/>'
+
+
+def _paint(axes: Any, ink: str) -> None:
+    """Give texts and lines of a plot a color that suits any ground."""
+    axes.tick_params(which="both", colors=ink)
+    legend = axes.get_legend()
+    for text in (axes.xaxis.label, axes.yaxis.label, axes.title, *axes.texts, *(legend.get_texts() if legend else ())):
+        text.set_color(ink)
+    if legend:
+        legend.get_title().set_color(ink)
+        legend.get_frame().set(facecolor="none", edgecolor=ink)
+    for spine in axes.spines.values():
+        spine.set_color(ink)

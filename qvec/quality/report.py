@@ -78,7 +78,9 @@ class Report:
         plots.save(self._draw, path)
 
     def _draw(self, axes: Any) -> None:
-        axes.set(xscale="log", xlabel="bytes per vector", ylabel=f"recall@{self.k}", title=self.title)
+        axes.set(xlabel="bytes per vector", ylabel=f"recall@{self.k}")
+        axes.set_title(self.title, fontsize="small", wrap=True)
+        plots.log_scale(axes, "x")
         for number, oversample in enumerate(sorted({row.oversample for row in self.rows})):
             rows = sorted((row for row in self.rows if row.oversample == oversample), key=lambda row: row.bytes)
             errors = [[row.recall - row.low for row in rows], [row.high - row.recall for row in rows]]

@@ -101,7 +101,8 @@ class Curves:
         for number, curve in enumerate(self.curves):
             costs, recalls = [p.cost for p in curve.points], [p.recall for p in curve.points]
             axes.plot(costs, recalls, label=f"k={curve.k}", **plots.style(number))
-        axes.set(xscale="log", xlabel="cost (codes scored)", ylabel="recall")
+        axes.set(xlabel="cost (codes scored)", ylabel="recall")
+        plots.log_scale(axes, "x")
         axes.legend()
 
     def at(self, k: int) -> Curve:
