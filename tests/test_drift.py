@@ -97,6 +97,7 @@ def test_the_history_has_the_figures_of_the_newest_checks(tmp_path: Path, x: Flo
         assert all(check.shift > 1 and check.outside > 0.2 for check in drift.history[2:])
         recalls = [check.recall for check in drift.history[2:]]
         assert all(recall is not None and 0 <= recall <= 1 for recall in recalls)
+        assert "The newest checks" in drift._repr_html_()
         db.requantize(STATIC)
         assert db.drift().history == ()
 

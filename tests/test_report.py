@@ -75,7 +75,6 @@ def test_curves_that_tune_stored_and_codes_are_on_the_page(store: Path, tmp_path
     Page(text)
     assert "Recall curves: hnsw, 700 rows, 50 queries" in text
     assert "rabitq4" in text
-    assert "The newest checks" in text
 
 
 def test_an_empty_store_has_a_page_without_latencies(tmp_path: Path) -> None:
