@@ -84,7 +84,7 @@ def index_bytes(entry: Entry, n: int) -> float | None:
 def index_memory(entry: Entry, n: int) -> float | None:
     """Return bytes of memory per vector that the index takes: anonymous memory, and pages of the file with its parts.
 
-    Originals in the mapped file, of which a search reads a few, are left out. All memory of a library that reports no
+    Originals in the mapped file are left out, since a search reads few of them. All memory of a library that reports no
     sizes of its parts counts as index. None: memory was not measured.
     """
     if entry.memory is None:
