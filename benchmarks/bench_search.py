@@ -31,9 +31,9 @@ def main() -> None:
     settings = bench.Settings(build_threads=args.threads, rounds=args.rounds, trial_seconds=args.seconds)
     for name in args.set:
         data = sets.workload(name)
-        own = bench.own_contestants(args.codes, args.indexes, data.base.shape[1], data.metric)
+        own, unfit = bench.own_contestants(args.codes, args.indexes, data.base.shape[1], data.metric)
         peers, skipped = bench.choose_peers(args.peers, data.metric)
-        for result in bench.run_each(data, [*own, *peers], settings, args.k, skipped=skipped):
+        for result in bench.run_each(data, [*own, *peers], settings, args.k, skipped=unfit | skipped):
             print_points(result)
             print_summary(result)
             if args.json:
