@@ -34,6 +34,14 @@ void qv_fs_put(const float *residual, int dims, int slot, uint8_t *codes) {
     }
 }
 
+void qv_fs_add(const uint8_t *codes, int dims, int slot, float amplitude, float *out) {
+    int shift = slot < 16 ? 0 : 4;
+    codes += place(slot % 16);
+    for (int i = 0; i < dims; i += GROUP, codes += 16) {
+        for (int j = 0; j < GROUP; j++) out[i + j] += codes[0] >> (shift + j) & 1 ? amplitude : -amplitude;
+    }
+}
+
 void qv_fs_copy(const uint8_t *source, int from, uint8_t *target, int to, int dims) {
     int down = from < 16 ? 0 : 4, up = to < 16 ? 0 : 4;
     uint8_t kept = (uint8_t)(0xF0 >> up);
@@ -90,6 +98,29 @@ qv_fs_factors qv_fs_factors_of(int metric, const float *residual, const float *c
     float error = factor * ERROR_SIGMA * sqrtf(p.norm2 * (excess > 0 ? excess : 0) / (float)(dims - 1));
     if (!isfinite(add) || !isfinite(error)) return (qv_fs_factors){0, 0, 0};
     return (qv_fs_factors){.add = add, .rescale = -factor * scale, .error = error};
+}
+
+float qv_fs_widen(int metric, float error, float loss, int dims) {
+    float factor = metric == QV_L2 ? 2 : 1, wider = factor * ERROR_SIGMA * sqrtf(loss / (float)dims);
+    return loss > 0 ? sqrtf(error * error + wider * wider) : error;
+}
+
+/* With L = sum |r_i|, s = 2 |r|^2 / L, and the squared bound contains |r|^2 (|r|^2 dims / L^2 - 1) / (dims - 1), and the
+ * mean square of the loss. The signs times L / dims are nearest to r, at the squared distance |r|^2 - L^2 / dims. */
+float qv_fs_amplitude(int metric, const qv_fs_factors *factors, double norm2, int dims, double *loss) {
+    double factor = metric == QV_L2 ? 2 : 1, scale = -factors->rescale / factor;
+    double error = factors->error / (factor * ERROR_SIGMA), square = scale * scale * dims / 4;
+    int widened = !isnan(norm2);
+    if (!widened) norm2 = square - error * error * (dims - 1);
+    *loss = 0;
+    if (!(scale > 0) || !(norm2 > 0)) {
+        *loss = error > 0 ? INFINITY : 0; /* a vector that is treated as its center, and one that equals it */
+        return 0;
+    }
+    if (norm2 > square) norm2 = square;
+    double before = widened ? dims * (error * error - (square - norm2) / (dims - 1)) : 0;
+    *loss = norm2 * (1 - norm2 / square) + (before > 0 ? before : 0);
+    return (float)(2 * norm2 / (scale * dims));
 }
 
 /* --- the table --- */
