@@ -1,36 +1,24 @@
 /* Reading ahead: requests of rows, and copies of columns in the order of the file. */
-#ifndef _GNU_SOURCE
-#define _GNU_SOURCE /* O_DIRECT, mincore */
-#endif
 #include "column/block.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
-#include "column/memory.h"
+#include "system/system.h"
 
 #define AHEAD ((uint64_t)8 << 20)   /* bytes that are requested before they are copied */
 #define AT_ONCE ((uint64_t)1 << 20) /* of them in one call, if blocks are adjacent */
 #define LARGEST_RUN QV_HUGE_PAGE    /* the limit for a single block */
-
-void qv_request(const uint8_t *bytes, size_t n) {
-    size_t page = qv_page_size();
-    uintptr_t start = (uintptr_t)bytes / page * page, end = (uintptr_t)bytes + n;
-    madvise((void *)start, end - start, MADV_WILLNEED); /* advice only: its failure changes nothing */
-}
 
 void qv_request_row(const qv_column *col, uint32_t row) {
     uint32_t block = qv_block_of(col, row);
     if (block >= col->n_blocks || col->entries[block].pgno == 0) return;
     const uint8_t *first = __atomic_load_n(&col->table[block], __ATOMIC_RELAXED), *value = qv_stored_value(col, block);
     if (value == NULL || (first && !qv_in_map(col, first))) return;
-    if (first == NULL && !col->row_sums) qv_request(value - QV_PAGE_HEADER, qv_slot_size(col));
-    else qv_request(value + QV_BLOCK_HEADER + (size_t)(row - block * col->rows_per_block) * col->stride, col->stride);
+    if (first == NULL && !col->row_sums) qv_request_pages(value - QV_PAGE_HEADER, qv_slot_size(col));
+    else
+        qv_request_pages(value + QV_BLOCK_HEADER + (size_t)(row - block * col->rows_per_block) * col->stride,
+                         col->stride);
 }
 
 typedef struct {
@@ -73,34 +61,20 @@ static run run_from(const qv_copy *copies, const place *places, int64_t n, int64
     return r;
 }
 
-/* The open file twice: `direct` reads around the page cache, -1 where the system cannot. What is copied need not be in
- * the page cache, too, and to bring it there takes more CPU time than to verify and copy it. */
+/* The open file twice: `direct` reads around the system's cache, or is -1. What is copied need not be in the cache, too,
+ * and to bring it there takes more CPU time than to verify and copy it. */
 typedef struct {
     int cached, direct;
 } file_pair;
 
-static file_pair open_pair(int fd) {
-    file_pair pair = {fd, -1};
-#if defined(__linux__) && defined(O_DIRECT)
-    char path[40];
-    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
-    pair.direct = open(path, O_RDONLY | O_DIRECT | O_CLOEXEC);
-#endif
-    return pair;
-}
-
-/* Whether most pages of a run are in the page cache, from which a read is faster than from the disk. */
-static int is_cached(const uint8_t *mapped, uint64_t bytes) {
-#if defined(__linux__)
-    unsigned char pages[LARGEST_RUN >> 12];
-    size_t n = bytes / qv_page_size(), cached = 0;
-    if (n > sizeof pages || mincore((void *)(uintptr_t)mapped, bytes, pages)) return 1;
-    for (size_t i = 0; i < n; i++) cached += pages[i] & 1;
-    return 2 * cached > n;
-#else
-    (void)mapped, (void)bytes;
-    return 1;
-#endif
+/* Read a run, around the cache if it is not there. A file system that refuses this is read as usual. */
+static int read_run(file_pair *files, const uint8_t *mapped, run r, uint8_t *buffer) {
+    if (files->direct >= 0 && !qv_is_cached(mapped, r.bytes)) {
+        if (!qv_read_file(files->direct, buffer, r.bytes, r.offset)) return 0;
+        qv_close_direct(files->direct);
+        files->direct = -1;
+    }
+    return qv_read_file(files->cached, buffer, r.bytes, r.offset);
 }
 
 /* Request the runs from place `next` on, up to AHEAD bytes past the offset `now`. Returns the next place. Every thread
@@ -111,36 +85,10 @@ static int64_t request_ahead(const qv_copy *copies, const place *places, int64_t
     while (next < n) {
         run r = run_from(copies, places, n, next);
         if (r.offset >= now + AHEAD) break;
-#if defined(POSIX_FADV_WILLNEED)
-        posix_fadvise(files.cached, (off_t)r.offset, (off_t)r.bytes, POSIX_FADV_WILLNEED); /* advice only */
-#endif
+        qv_request_file(files.cached, r.offset, r.bytes);
         next += r.n;
     }
     return next;
-}
-
-static int read_all(int fd, uint8_t *to, uint64_t bytes, uint64_t offset) {
-    errno = 0;
-    while (bytes > 0) {
-        ssize_t got = pread(fd, to, bytes, (off_t)offset);
-        if (got < 0 && errno == EINTR) continue;
-        if (got <= 0) return -1;
-        to += got;
-        bytes -= (uint64_t)got;
-        offset += (uint64_t)got;
-    }
-    return 0;
-}
-
-/* Read a run, around the page cache if it is not there. A file system that refuses this is read as usual. */
-static int read_run(file_pair *files, const uint8_t *mapped, run r, uint8_t *buffer) {
-    if (files->direct >= 0 && !is_cached(mapped, r.bytes)) {
-        if (!read_all(files->direct, buffer, r.bytes, r.offset)) return 0;
-        if (errno != EINVAL) return -1;
-        close(files->direct);
-        files->direct = -1;
-    }
-    return read_all(files->cached, buffer, r.bytes, r.offset);
 }
 
 static int is_stored(const qv_column *col, uint32_t block) {
@@ -172,17 +120,16 @@ static int copy_run(const qv_copy *copies, const place *places, run r, uint8_t *
         buffer += qv_slot_size(copy->col);
     }
     /* A search by another handle may have mapped the pages: they no longer count as memory of this process. */
-    madvise((void *)(uintptr_t)(first - QV_PAGE_HEADER), r.bytes, MADV_DONTNEED);
+    qv_drop_pages(first - QV_PAGE_HEADER, r.bytes);
     return 0;
 }
 
 int qv_columns_copy(const qv_copy *copies, uint32_t n, int fd, uint32_t part, uint32_t parts) {
     place *places = NULL;
     int64_t found = collect(copies, n, &places), next = 0;
-    uint8_t *buffer = NULL;
-    if (posix_memalign((void **)&buffer, qv_page_size(), LARGEST_RUN)) buffer = NULL;
+    uint8_t *buffer = qv_huge_alloc(LARGEST_RUN); /* at a multiple of a page, as direct reads need */
+    file_pair files = {fd, qv_open_direct(fd)};
     int status = found < 0 || buffer == NULL ? -1 : 0;
-    file_pair files = open_pair(fd);
     uint32_t number = 0;
     for (int64_t now = 0; now < found && !status; number++) {
         run r = run_from(copies, places, found, now);
@@ -190,8 +137,8 @@ int qv_columns_copy(const qv_copy *copies, uint32_t n, int fd, uint32_t part, ui
         if (number % parts == part) status = copy_run(copies, places, r, buffer, &files);
         now += r.n;
     }
-    if (files.direct >= 0) close(files.direct);
-    free(buffer);
+    qv_close_direct(files.direct);
+    qv_huge_free(buffer, LARGEST_RUN);
     free(places);
     return status;
 }
