@@ -42,13 +42,14 @@ void qv_fs_clear(uint8_t *target, int to, int dims);
  * or -dot (QV_IP; QV_COSINE: 1 - dot of unit vectors). */
 qv_fs_factors qv_fs_factors_of(int metric, const float *residual, const float *center, int dims, int coded);
 
-/* Widen the error of a residual of a vector that is itself inexact, with this squared error. */
-float qv_fs_widen(int metric, float error, float loss, int dims);
+/* Change factors under QV_L2 of a vector that is itself inexact: as far from the true vector as sqrt(loss), in a random
+ * direction. The true vector's squared distance from a query is larger by `loss`, in the mean. */
+void qv_fs_widen(qv_fs_factors *factors, float loss, int dims);
 
 /* Which residual do factors with all of `dims` signs stand for? Its signs times the returned amplitude are nearest to
- * it. loss: the squared distance, with that of qv_fs_widen. norm2: its squared length; NAN: it follows from the error,
- * which must not be widened then. */
-float qv_fs_amplitude(int metric, const qv_fs_factors *factors, double norm2, int dims, double *loss);
+ * it. loss: the squared distance, plus that of qv_fs_widen. along: <c, b>, where c is the center, and b are the signs.
+ * Under QV_IP, factors must not be widened. */
+float qv_fs_amplitude(int metric, const qv_fs_factors *factors, double along, int dims, double *loss);
 
 /* Fill the table of a query, qv_fs_bytes(dims), equal on every machine. Returns delta: <b, q> is nearly delta * sum. */
 float qv_fs_table(const float *q, int dims, uint8_t *table);

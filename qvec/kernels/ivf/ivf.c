@@ -35,8 +35,8 @@ typedef struct {
     float share, offset; /* key of a code = share * key of a list + offset */
     int rank;            /* slot of the key that is the bound */
     float seed; /* bound from the estimates in the nearest list, used until the candidate list has a better one */
-    int stage, staged, aged; /* aged: rows staged before, whose codes have arrived */
-    int averages;            /* whether keys are means of the code's and the entry's */
+    int stage, staged, aged;                             /* aged: rows staged before, whose codes have arrived */
+    int averages;                                        /* whether keys are means of the code's and the entry's */
     float estimate[2][QV_HOP_MAX], error[2][QV_HOP_MAX]; /* of staged entries, as keys of lists */
 } search;
 
@@ -57,7 +57,7 @@ static float average(const search *f, float key, const uint8_t *code, float esti
     if (!ip && near < distance2) distance2 = near > 0 ? near : 0;
     float deviation = (ip ? 1 : 2) * f->share * CODE_SIGMA * scale, own = f->share * error / ENTRY_SIGMA;
     float of_code = distance2 * deviation * deviation, of_entry = own * own;
-    if (ip && of_entry < of_code) of_entry = of_code; /* errors of inexact vectors are not counted under ip (lists.c) */
+    if (ip && of_entry < of_code) of_entry = of_code; /* errors of inexact vectors are not counted under ip */
     float sum = of_code + of_entry;
     if (!(sum > 0) || !isfinite(sum)) return key;
     float mean = key + of_code / sum * (entry - key);
@@ -73,8 +73,7 @@ static void score_aged(search *f) {
     f->codec->score(f->codec, f->query, s->address[stage], n, s->key);
     s->evaluations += (uint64_t)n;
     for (int i = 0; i < n; i++) {
-        float key =
-            average(f, s->key[i], s->address[stage][i], f->estimate[stage][i], f->error[stage][i]);
+        float key = average(f, s->key[i], s->address[stage][i], f->estimate[stage][i], f->error[stage][i]);
         if (key <= qv_pool_bound(&s->pool)) qv_pool_insert(&s->pool, qv_candidate(key, s->row[stage][i]));
     }
 }

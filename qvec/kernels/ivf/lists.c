@@ -6,9 +6,9 @@
 
 #include "codec/lanes.h"
 
-#define NEAR_LISTS 32 /* candidates for a vector's second list */
+#define NEAR_LISTS 32    /* candidates for a vector's second list */
 #define LEAST_LOSS 1e-12 /* of an entry, relative to the squared length of its centroid: no weight is infinite */
-#define SPREAD 0.5f   /* factor of the mean |residual|^2 that ranks lists best (docs/adr/0006) */
+#define SPREAD 0.5f      /* factor of the mean |residual|^2 that ranks lists best (docs/adr/0006) */
 
 static qv_list *list_of(qv_lists *lists, uint32_t list) { return (qv_list *)qv_row_mut(lists->lists, list); }
 
@@ -44,11 +44,12 @@ static void put_entry(const qv_lists *lists, qv_list_block *block, int place, ui
                       const float *center, float loss) {
     int metric = lists->metric == QV_IP && block->list != lists->n_lists ? QV_IP : QV_L2;
     qv_fs_factors factors = qv_fs_factors_of(metric, residual, center, lists->dims, lists->dims);
+    if (metric == QV_L2) qv_fs_widen(&factors, loss, lists->dims);
     qv_fs_put(residual, lists->dims, place, (uint8_t *)(block + 1));
     block->rows[place] = row;
     block->add[place] = factors.add;
     block->rescale[place] = factors.rescale;
-    block->error[place] = qv_fs_widen(metric, factors.error, metric == QV_L2 ? loss : 0, lists->dims);
+    block->error[place] = factors.error;
     for (int i = 0; factors.rescale == 0 && i < lists->dims; i++) {
         if (residual[i] != 0) block->error[place] = FLT_MAX; /* outside the range of floats: no bound is known */
     }
@@ -260,7 +261,7 @@ int qv_lists_move(qv_lists *lists, uint32_t from, uint32_t to) {
 }
 
 /* Add weight * (centroid + signs) to y. Returns the weight, or a negative status. */
-static double decode_entry(qv_lists *lists, uint32_t slot, float *residual, float *y) {
+static double decode_entry(qv_lists *lists, uint32_t slot, float *residual, double *y) {
     uint32_t number = slot / QV_FS_VECTORS;
     int place = (int)(slot % QV_FS_VECTORS), dims = lists->dims;
     if (number >= lists->n_blocks) return QV_DAMAGED;
@@ -271,27 +272,26 @@ static double decode_entry(qv_lists *lists, uint32_t slot, float *residual, floa
     qv_fs_factors factors = {block->add[place], block->rescale[place], block->error[place]};
     memset(residual, 0, (size_t)dims * sizeof *residual);
     qv_fs_add((const uint8_t *)(block + 1), dims, place, 0.5f, residual);
-    double loss, norm2 = NAN; /* by add = |r|^2 + 2 s <c, b> */
-    if (lists->metric != QV_IP) norm2 = (double)factors.add + factors.rescale * dot(center, residual, dims);
-    float amplitude = qv_fs_amplitude(lists->metric == QV_IP ? QV_IP : QV_L2, &factors, norm2, dims, &loss);
+    double loss, along = dot(center, residual, dims);
+    float amplitude = qv_fs_amplitude(lists->metric == QV_IP ? QV_IP : QV_L2, &factors, along, dims, &loss);
     for (int i = 0; i < dims; i++) residual[i] = center[i] + 2 * amplitude * residual[i];
     double weight = 1 / (loss + LEAST_LOSS * dot(center, center, dims) + FLT_MIN);
     if (!(weight > FLT_MIN)) weight = FLT_MIN; /* nothing is known but the list */
-    for (int i = 0; i < dims; i++) y[i] += (float)(weight * residual[i]);
+    for (int i = 0; i < dims; i++) y[i] += weight * residual[i];
     return weight;
 }
 
 int qv_lists_decode(qv_lists *lists, const uint32_t *slots, float *y, float *loss) {
-    float *sum = calloc(2 * (size_t)lists->dims, sizeof *sum);
+    double *sum = calloc(2 * (size_t)lists->dims, sizeof *sum);
     if (!sum) return QV_NO_MEMORY;
     double total = 0, weight = 0;
     for (int copy = 0; copy < lists->copies && weight >= 0; copy++) {
         if (slots[copy] == QV_NO_BLOCK) continue;
-        weight = decode_entry(lists, slots[copy], sum + lists->dims, sum);
+        weight = decode_entry(lists, slots[copy], (float *)(sum + lists->dims), sum);
         total += weight;
     }
     for (int i = 0; i < lists->dims && total > 0; i++) y[i] = (float)(sum[i] / total);
-    *loss = total > 0 ? (float)(1 / total) : 0;
+    *loss = total > 1 / (double)FLT_MAX ? (float)(1 / total) : FLT_MAX;
     free(sum);
     return weight < 0 ? (int)weight : total > 0;
 }
