@@ -86,6 +86,7 @@ def test_decoded_entries_are_centroids_and_signs_nearest_to_the_vectors(
             residual = y - center
             amplitude = np.abs(residual).mean(axis=1, keepdims=True)
             loss = (residual**2).sum(axis=1, keepdims=True) - lists.dims * amplitude**2
+            loss = np.maximum(loss, 1e-12)  # a list of one vector, which is its centroid
             total += (center + np.where(residual > 0, amplitude, -amplitude)) / loss
             weights += 1 / loss
         decoded = lists.center(lists.decode(rows)[0])

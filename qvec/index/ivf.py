@@ -70,7 +70,7 @@ def _changed_state(layout: ListLayout, lists: Lists, more: int) -> ListsState:
 def _has_coarse_vectors(data: IndexInput) -> bool:
     """Whether vectors are only stored as codes of few bits, from which no lists should be made."""
     assert data.vectors is not None
-    return data.vectors.column is data.codes.column and is_coarse(data.vectors.quantizer.codec)
+    return data.vectors.column is data.codes.column and is_coarse(data.vectors.quantizer)
 
 
 def _vectors_of(data: IndexInput) -> ListedVectors:

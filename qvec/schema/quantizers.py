@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from qvec._kernels import Codec, Column
+from qvec._kernels import Column
 from qvec.codes.configs import CodeConfig, Float16, Float32, Prequantized
 from qvec.codes.prequantized_input import DTYPES
 from qvec.codes.registry import Quantizer, from_state, train
@@ -102,7 +102,7 @@ class Quantizers:
     @property
     def are_coarse(self) -> bool:
         """Whether stored vectors are so inexact that inverted lists should not be made from them."""
-        return self.originals is None and is_coarse(self.codes.codec)
+        return self.originals is None and is_coarse(self.codes)
 
     def vector_reader(self, columns: Mapping[str, Column], fresh: FreshRows | None = None) -> VectorReader:
         """The reader of the most exact vectors that are stored: the originals, else the codes. ``fresh``: known ones,
@@ -117,9 +117,11 @@ class Quantizers:
         return VectorReader(self.originals, columns[VECTORS])
 
 
-def is_coarse(codec: Codec) -> bool:
-    """Whether decoded codes are so inexact that inverted lists should not be made from them."""
-    return 8 * codec.data_size < MIN_EXACT_BITS * codec.dim
+def is_coarse(quantizer: Quantizer) -> bool:
+    """Whether decoded codes are so inexact that inverted lists should not be made from them. Prequantized ones are the
+    vectors themselves."""
+    codec = quantizer.codec
+    return quantizer.kind != "prequantized" and 8 * codec.data_size < MIN_EXACT_BITS * codec.dim
 
 
 def original_quantizer(config: Config) -> Quantizer:
