@@ -30,6 +30,28 @@ def test_forty_series_look_different() -> None:
     assert plots.style(0, own=False)["linestyle"] != plots.style(0)["linestyle"]
 
 
+def luminance(color: str) -> float:
+    """Relative luminance of a color (WCAG 2)."""
+    parts = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    red, green, blue = (part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+@pytest.mark.parametrize("ground", ["#ffffff", "#f5f6f9", "#1d212b", "#14171e"])
+def test_colors_are_visible_on_light_and_dark_grounds(ground: str) -> None:
+    """A contrast of 3 is what WCAG 2 asks of graphics."""
+    for color in (*plots.COLORS, plots.INK):
+        less, more = sorted((luminance(color), luminance(ground)))
+        assert (more + 0.05) / (less + 0.05) >= 3, color
+
+
+def test_the_page_of_the_benchmark_has_the_same_colors() -> None:
+    script = (PACKAGE / "bench" / "assets" / "report.js").read_text()
+    colors = re.search(r"const COLORS = \[(.*?)\]", script, re.DOTALL)
+    assert colors is not None
+    assert tuple(re.findall(r"#\w+", colors[1])) == plots.COLORS
+
+
 def test_a_plot_is_an_image_with_a_text(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("matplotlib")
     html = plots.as_html(lambda axes: plots.bars(axes, {"codes": 2.0, "graph": 1.0}, "MB"), 'sizes of "parts"')
