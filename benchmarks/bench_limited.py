@@ -5,9 +5,9 @@
 Each checkout builds its own files from the same mixtures of a set, in steps of 25,000 rows: `graph` is an int8 graph
 that is requantized to int4, `lists` are inverted lists with rabitq1 codes. Both keep originals as f16 (--originals).
 Each measurement has its own process in a memory cgroup, and one thread and one core after the first query. It begins
-with nothing of the file in the page cache. After the first query, it asks --warm queries, and then those of the set, which
-were not asked before; the figures are of these. `svc` is wall time without the time that the process waited for a
-core. Of each load, it prints the most private memory, and the bytes written relative to the file. Without the right
+with nothing of the file in the page cache. After the first query, it asks --warm queries, and then those of the set,
+which were not asked before; the figures are of these. `svc` is wall time without the time that the process waited for
+a core. Of each load, it prints the most private memory, and the bytes written relative to the file. Without the right
 to make a cgroup, nothing is limited, and faults and bytes read are the figures to compare. `--diskann` adds
 diskannpy-rust.
 """

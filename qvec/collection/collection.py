@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self, Unpack, get_args
 from qvec.codes.configs import CodeConfig
 from qvec.collection.handle import PRESENT
 from qvec.collection.measurable import MeasurableCollection
-from qvec.collection.writing import NewRows, update_payloads
+from qvec.collection.writing import NewRows, train_early, update_payloads
 from qvec.common.console import as_progress
 from qvec.common.errors import InputError
 from qvec.common.findings import Finding, damages
@@ -135,9 +135,10 @@ class Collection(MeasurableCollection):
         check_choice("on_conflict", on_conflict, get_args(OnConflict))
         rows = NewRows.checked(self._config, vectors, originals, ids, payloads, sparse)
         workers, report = worker_threads(threads), as_progress(progress, "index")
+        trained = train_early(self._store, self._config, rows.vectors)
         with self._store.write() as txn:
             writer = self._access.writer(txn)
-            untrained = writer.is_untrained
+            writer.trained, untrained = trained, writer.is_untrained
             result = rows.write(writer, on_conflict, workers, report)
             drift = self._alarm.check(txn, rows.vectors, untrained)
             replaced = result.replaced if txn.state.expires is None else len(rows.vectors)  # also rows that expired
