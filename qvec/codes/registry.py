@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from importlib import import_module
 from typing import Any, cast, get_args
 
-from qvec.codes.base import Quantizer
-from qvec.codes.configs import HNSW, IVF, CodeConfig, Flat, IndexConfig, Mixed, Prequantized, RaBitQ
+from qvec.codes.base import Quantizer, after
+from qvec.codes.configs import (
+    HNSW,
+    IVF,
+    CodeConfig,
+    Flat,
+    IndexConfig,
+    Int4,
+    Int8,
+    Mixed,
+    Prequantized,
+    RaBitQ,
+    projection_of,
+)
 from qvec.common.errors import FormatError, InputError
 from qvec.common.plain_state import State, take_choice
 from qvec.common.types import Float32Array, Metric
@@ -48,6 +60,7 @@ QUANTIZERS = _Kinds(
 INDEXES: dict[str, type[Flat] | type[HNSW] | type[IVF]] = {"flat": Flat, "hnsw": HNSW, "ivf": IVF}
 CONFIGS: dict[str, type[CodeConfig]] = {config.kind: config for config in get_args(CodeConfig)}
 NAMED: dict[str, CodeConfig] = {f"rabitq{bits}": RaBitQ(bits) for bits in range(1, 9)}
+PROJECTED_DIM = 768  # codes of projections are tried for vectors of at least this many dimensions
 MIXED_BUDGETS = (1.0, 1.5, 2.0, 2.5, 4.0, 5.0, 6.0)  # budgets per dimension in addition to the default
 AUTO = "int8"  # nearly the recall of float32 on all sets measured, in a quarter of the bytes (ADR 1)
 
@@ -83,10 +96,14 @@ def make_config(code: str | CodeConfig) -> CodeConfig:
     return CONFIGS[name]()
 
 
-def every_code() -> list[CodeConfig]:
-    """Each kind of code that vectors can be encoded to: RaBitQ with all numbers of bits, mixed with some budgets."""
+def every_code(dim: int = 0) -> list[CodeConfig]:
+    """Each kind of code that vectors can be encoded to: RaBitQ with all numbers of bits, mixed with some budgets.
+
+    From PROJECTED_DIM dimensions on also codes of projections, which need originals.
+    """
     plain = [kind() for kind in CONFIGS.values() if kind not in (RaBitQ, Prequantized)]
-    return [*plain, *NAMED.values(), *(Mixed(bits=bits) for bits in MIXED_BUDGETS)]
+    projected = [Int8(projection="auto"), Int4(projection="auto")] if dim >= PROJECTED_DIM else []
+    return [*plain, *NAMED.values(), *(Mixed(bits=bits) for bits in MIXED_BUDGETS), *projected]
 
 
 def code_to_dict(code: CodeConfig) -> State:
@@ -124,10 +141,28 @@ def config_from_dict(name: str, plain: object, kinds: Mapping[str, type[Any]]) -
 
 
 def train(
-    sample: Float32Array, metric: Metric, config: CodeConfig, seed: int = 0, model: str | None = None
+    sample: Float32Array,
+    metric: Metric,
+    config: CodeConfig,
+    seed: int = 0,
+    model: str | None = None,
+    queries: Float32Array | None = None,
 ) -> Quantizer:
-    """Train a quantizer of the kind of ``config``; see :meth:`Quantizer.train`."""
-    return QUANTIZERS[make_config(config).kind].train(sample, metric, config, seed, model)
+    """Train a quantizer of the kind of ``config``; see :meth:`Quantizer.train`.
+
+    ``queries``: float32[m, dim], for which a projection is learned. InputError: there is none.
+    """
+    config = make_config(config)
+    width = projection_of(config)
+    if width is None:
+        if queries is not None:
+            raise InputError(f"queries are for codes with a projection, such as Int8(projection=128); got {config}")
+        return QUANTIZERS[config.kind].train(sample, metric, config, seed, model)
+    from qvec.codes.projection import learn_projection  # late: few collections need it
+
+    projection = learn_projection(sample, queries, metric, width, seed)
+    plain = replace(config, projection=None)  # type: ignore[call-arg]
+    return after(projection, train(projection.apply(sample), metric, plain, seed, model))
 
 
 def from_state(state: object) -> Quantizer:

@@ -210,7 +210,7 @@ def _new_file(store: Store, config: Config, texts: Texts) -> Store:
     for leftover in (path, draft):
         atomic_file.discard(leftover)
     options: dict[str, Any] = {"durability": "full" if store.env.durable else "relaxed", "timeout": store.timeout}
-    return new_store(path, config, sample, None, check_fields(fields), expires, draft=draft, **options)
+    return new_store(path, config, sample, None, None, check_fields(fields), expires, draft=draft, **options)
 
 
 def _unfinished_file(store: Store, config: Config) -> Store:
