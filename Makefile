@@ -104,8 +104,7 @@ simd: $(VENV)/.built
 clang: $(VENV)/.dev
 	@command -v clang >/dev/null || { echo "qvec: clang is needed" >&2; exit 1; }
 	rm -rf build/clang && mkdir -p build/clang
-	cp -r qvec tests setup.py pyproject.toml README.md LICENSE Makefile build/clang/
-	rm -f build/clang/qvec/_kernels*.so build/clang/qvec/_kernels.c
+	git ls-files -z | xargs -0 cp --parents -t build/clang
 	cd build/clang && CC=clang $(abspath $(BIN))/python setup.py --quiet build_ext --inplace
 	cd build/clang && $(abspath $(BIN))/python -m pytest $(PARALLEL) -m 'not slow and not nightly and not alone'
 	cd build/clang && $(abspath $(BIN))/python -m pytest -m 'alone and not slow and not nightly' $(ALLOW_NONE)

@@ -5,7 +5,8 @@
 Brute force measures every combination that reaches the target on the queries of the screening, with all queries. Cases
 are sets, targets and limits: none, two limits of bytes (the median of the combinations and half of it), and the
 smallest code with a limit of latency (twice the time of the fastest). A case is won if the chosen combination costs at
-most 10 % more than the best of brute force: by time, or by bytes.
+most 10 % more than the best of brute force: by time, or by bytes. Both times are those of brute force, whose
+combinations take turns.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ def main() -> None:
                 cases += 1
                 if best is None or found is None:
                     ratio = 1.0 if best is found else np.inf
-                else:  # times of the same run: those of brute force
+                else:
                     same = [one for one in measured if (one.code, one.index) == (found.code, found.index)]
                     ratio = limits.cost(same[0])[0] / limits.cost(best)[0] if same else np.inf
                 won += ratio <= 1.1

@@ -76,11 +76,14 @@ def test_combinations_are_measured_until_one_is_within_the_limits(
         yield replace(screened[depths[0]], p99_ms=0.9 if depths[0] >= 7 else 1.1)
 
     monkeypatch.setattr(Search, "of_engine", of_engine)
+    turns: list[int] = []
+    monkeypatch.setattr(Search, "_find", lambda _, engine, query, effort: turns.append(effort.candidates))
     trial: Any = SimpleNamespace(code=lambda config: None, build=lambda index: None, engine=lambda coded, built: None)
-    problem: Any = None
+    problem: Any = SimpleNamespace(queries=np.zeros((1, 2), np.float32))
     finals = Search(trial, problem, limits, {}).finals(screened)
-    assert [one.bytes for one in finals if limits.admits(one)] == [7]
     assert measured == list(range(8))
+    assert turns == 3 * measured  # timed again, alternately
+    assert all(one.mean_ms < 0.2 for one in finals)
 
 
 def test_bad_choices_are_refused(tmp_path: Path, x: Float32Array) -> None:

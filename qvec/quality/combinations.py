@@ -110,9 +110,13 @@ class Search:
 
     def finals(self, screened: list[Combination]) -> list[Combination]:
         """The best of the screened combinations, measured with all queries: as many as needed to find one within the
-        limits, and FINALISTS if there are as many that may be the best."""
+        limits, and FINALISTS if there are as many that may be the best.
+
+        Their searches are timed again alternately, so that a machine that becomes slower or faster does so for all.
+        """
         likely = sorted((one for one in screened if self.limits.admits(one, SLACK)), key=self.limits.cost)
         found: list[Combination] = []
+        engines: list[Engine] = []
         for i, one in enumerate(likely):
             slow = not self.limits.fewest_bytes and one.mean_ms > SLACK * likely[0].mean_ms
             if (slow or i >= FINALISTS) and any(map(self.limits.admits, found)):
@@ -123,7 +127,12 @@ class Search:
             except InputError:  # the screening has noted it
                 continue
             found += self.of_engine(engine, coded, one.index_config, [one.effort.candidates], certain=True)
-        return found
+            engines += [engine] * (len(found) - len(engines))
+        times = self._latencies([(engine, one.effort) for engine, one in zip(engines, found, strict=True)])
+        return [
+            replace(one, mean_ms=mean, p99_ms=min(one.p99_ms, p99))
+            for one, (mean, p99) in zip(found, times, strict=True)
+        ]
 
     def of_code(
         self, config: CodeConfig, indexes: Sequence[IndexConfig], depths: Sequence[int]
@@ -159,7 +168,7 @@ class Search:
             if effort is None:
                 continue
             interval = wilson(self._recalls(engine, effort), self.problem.k)
-            mean, p99 = self._latency(engine, effort)
+            ((mean, p99),) = self._latencies([(engine, effort)])
             one = Combination(label_of(coded.config), index_label(index), coded.config, index, size, effort,
                               interval.mean, interval.low, mean, p99)  # fmt: skip
             if best is None or one.mean_ms < best.mean_ms:
@@ -204,17 +213,19 @@ class Search:
     def _recalls(self, engine: Engine, effort: Parameters) -> Any:
         return recalls_of(self._find(engine, self.problem.queries, effort), self.problem)
 
-    def _latency(self, engine: Engine, effort: Parameters) -> tuple[float, float]:
-        """Mean and 99th percentile of single searches in milliseconds: each query's best of some rounds."""
+    def _latencies(self, searched: Sequence[tuple[Engine, Parameters]]) -> list[tuple[float, float]]:
+        """Mean and 99th percentile of single searches in milliseconds: each query's best of some rounds, in which the
+        engines alternate."""
         queries = self.problem.queries[:TIMED_SEARCHES]
-        spent = np.empty((TIMED_ROUNDS, len(queries)))
+        spent = np.empty((TIMED_ROUNDS, len(searched), len(queries)))
         for times in spent:
-            for i, query in enumerate(queries):
-                start = time.perf_counter()
-                self._find(engine, query, effort)
-                times[i] = time.perf_counter() - start
+            for own, (engine, effort) in zip(times, searched, strict=True):
+                for i, query in enumerate(queries):
+                    start = time.perf_counter()
+                    self._find(engine, query, effort)
+                    own[i] = time.perf_counter() - start
         best = 1e3 * spent.min(axis=0)
-        return float(best.mean()), float(np.percentile(best, 99))
+        return [(float(own.mean()), float(np.percentile(own, 99))) for own in best]
 
     def _with_queries(self, n: int) -> Search:
         problem = self.problem
