@@ -59,7 +59,7 @@ class Adapter:
         try:
             return after(self.transform, inner)
         except InputError as error:
-            raise InputError(f"an adapter cannot be used with {code or self.code}: {error}") from None
+            raise InputError(f"{error}: an adapter needs a code without center and projection") from None
 
     def check(self, dim: int, metric: str) -> None:
         """Raise InputError if a collection of this dimension and metric cannot use the adapter."""

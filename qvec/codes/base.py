@@ -175,7 +175,7 @@ def after(transform: Transform, inner: Quantizer) -> Quantizer:
     """
     own = inner.transform
     if own is not None and (own.normalize or own.mean is not None or own.matrix is not None):
-        raise InputError(f"{inner.kind} codes with these options transform vectors themselves")
+        raise InputError(f"{inner.kind} codes with these options center, normalize or project vectors themselves")
     whole = replace(transform, seed=None if own is None else own.seed)
     return cast(Quantizer, replace(cast(Any, inner), dim=transform.dim, transform=whole))
 

@@ -6,7 +6,7 @@ vectors find candidates, and the originals re-rank them (Tepper et al., arXiv:23
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -75,7 +75,7 @@ def _error(of_vectors: Float64Array, of_queries: Float64Array, kept: Float64Arra
 
 def _enough_dims(x: Float32Array, q: Float32Array | None, basis: Float64Array, metric: Metric) -> int:
     """The least multiple of STEP that finds ENOUGH neighbors; half of the dimensions if none below does."""
-    dim = x.shape[1]
+    dim = int(x.shape[1])
     base = x[:: -(-len(x) // TRIAL_ROWS)]
     if q is None:
         own = np.zeros(len(base), bool)
@@ -96,7 +96,7 @@ def _enough_dims(x: Float32Array, q: Float32Array | None, basis: Float64Array, m
     return max(2, dim // 2)
 
 
-def _nearest(dots: Float32Array, norms: Float64Array, k: int) -> NDArray[np.int64]:
+def _nearest(dots: NDArray[Any], norms: Float64Array, k: int) -> NDArray[np.int64]:
     """The k rows with the least |x|^2 - 2 <q, x> of each query."""
     k = min(k, len(norms))
     return np.argpartition(norms - 2.0 * dots, k - 1, axis=1)[:, :k]

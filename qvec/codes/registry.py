@@ -102,7 +102,9 @@ def every_code(dim: int = 0) -> list[CodeConfig]:
     From PROJECTED_DIM dimensions on also codes of projections, which need originals.
     """
     plain = [kind() for kind in CONFIGS.values() if kind not in (RaBitQ, Prequantized)]
-    projected = [Int8(projection="auto"), Int4(projection="auto")] if dim >= PROJECTED_DIM else []
+    projected: list[CodeConfig] = []
+    if dim >= PROJECTED_DIM:
+        projected += [Int8(projection="auto"), Int4(projection="auto", centroids=0)]
     return [*plain, *NAMED.values(), *(Mixed(bits=bits) for bits in MIXED_BUDGETS), *projected]
 
 
@@ -154,14 +156,14 @@ def train(
     """
     config = make_config(config)
     width = projection_of(config)
-    if width is None:
+    if not isinstance(config, Int8 | Int4 | RaBitQ) or width is None:
         if queries is not None:
             raise InputError(f"queries are for codes with a projection, such as Int8(projection=128); got {config}")
         return QUANTIZERS[config.kind].train(sample, metric, config, seed, model)
     from qvec.codes.projection import learn_projection  # late: few collections need it
 
     projection = learn_projection(sample, queries, metric, width, seed)
-    plain = replace(config, projection=None)  # type: ignore[call-arg]
+    plain = replace(config, projection=None)
     return after(projection, train(projection.apply(sample), metric, plain, seed, model))
 
 

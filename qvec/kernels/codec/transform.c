@@ -119,7 +119,8 @@ void qv_append_residual(const float *x, size_t n, int dim, const float *y, int w
 
 size_t qv_map_floats(const qv_map *map) {
     size_t out = (size_t)map->padded, dim = (size_t)map->dim;
-    if (map->column_codec) return (size_t)map->column_codec->query_size / sizeof(float) + out + (size_t)map->width + dim;
+    if (map->column_codec)
+        return (size_t)map->column_codec->query_size / sizeof(float) + out + (size_t)map->width + dim;
     return map->panels ? out + dim + (size_t)map->n_panels * QV_PANEL : out;
 }
 
