@@ -10,7 +10,7 @@ BUILD_REQUIREMENTS := $(BIN)/python -c 'import tomllib; \
 PYTEST := $(BIN)/python -m pytest
 PARALLEL := -n auto --dist worksteal
 
-.PHONY: demo docs test test-all nightly lint format check frameworks reliability simd clang wheel sanitize memcheck bench clean
+.PHONY: demo docs test test-all nightly lint format check frameworks reliability simd clang dist wheel release sanitize memcheck bench clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.built
@@ -109,14 +109,32 @@ clang: $(VENV)/.dev
 	cd build/clang && $(abspath $(BIN))/python -m pytest $(PARALLEL) -m 'not slow and not nightly and not alone'
 	cd build/clang && $(abspath $(BIN))/python -m pytest -m 'alone and not slow and not nightly' $(ALLOW_NONE)
 
-# The suite against the wheel as users install it, away from the checkout.
-wheel: $(VENV)/.dev
+# The wheel as users install it, for Linux with the tag that auditwheel finds (manylinux), and the source archive.
+WHEEL_TESTS ?= -m 'not slow and not nightly and not alone'
+dist: $(VENV)/.dev
 	rm -rf build/wheel dist && mkdir -p build/wheel
-	$(BIN)/python -m build --outdir dist
+	$(BIN)/python -m build --outdir build/wheel/built
+	mkdir dist && cp build/wheel/built/*.tar.gz dist/
+	if [ "$$(uname)" = Linux ]; then PATH="$(abspath $(BIN)):$$PATH" $(BIN)/auditwheel repair --strip --wheel-dir dist build/wheel/built/*.whl; \
+	    else cp build/wheel/built/*.whl dist/; fi
+
+# The suite against that wheel, away from the checkout, where no compiler is found.
+wheel: dist
 	$(BIN)/python -m venv build/wheel/venv
-	wheel=$$(echo dist/qvec-*.whl) && build/wheel/venv/bin/pip install --quiet "$$wheel[test,cli,hdf5]" ./demo_data
+	wheel=$$(echo dist/qvec-*.whl) && build/wheel/venv/bin/python -m pip install --quiet "$$wheel[test,cli,hdf5]" ./demo_data
+	$(BIN)/python tests/check_wheel.py dist build/wheel/venv
+	mkdir build/wheel/tools && find $$(echo $$PATH | tr : ' ') -maxdepth 1 \( -type f -o -type l \) ! -name '*gcc*' ! -name cc ! -name '*ccache*' ! -name 'c[89]9*' ! -name '*clang*' \
+	    ! -name '*g++*' ! -name 'c++*' ! -name '*pyenv*' -exec ln -sf -t build/wheel/tools {} + 2>/dev/null || true
 	cp -r tests README.md Makefile pyproject.toml build/wheel/
-	cd build/wheel && venv/bin/python -P -m pytest $(PARALLEL) -m 'not slow and not nightly and not alone'
+	cd build/wheel && ! PATH="$$PWD/tools" command -v gcc && \
+	    PATH="$$PWD/venv/bin:$$PWD/tools" venv/bin/python -P -m pytest $(PARALLEL) $(WHEEL_TESTS)
+
+# Everything that a person needs who publishes VERSION: checks, then archives in dist/. Nothing is uploaded.
+release: $(VENV)/.dev
+	$(BIN)/python tests/check_release.py "$(VERSION)"
+	$(MAKE) wheel
+	@echo "dist/ is ready. To publish $(VERSION): git tag v$(VERSION) && git push origin v$(VERSION), download the wheels that"
+	@echo "the workflow 'wheels' builds into dist/, then: twine check dist/* && twine upload dist/*"
 
 # The suite, or TESTS of it, with AddressSanitizer and UBSan in the kernels, from a copy: the checkout keeps its own build.
 sanitize: $(VENV)/.dev

@@ -1,7 +1,8 @@
 """Build of the one extension module; everything declarative is in pyproject.toml.
 
-Folders of qvec/kernels/, from the lowest: codec (vectors to rows of bytes, and their scores), column (blocks of rows in
-the file, bitmaps), search (the steps that all queries share, the scan), graph, ivf and text (none includes another).
+Folders of qvec/kernels/, from the lowest: system (what differs between operating systems), codec (vectors to rows of
+bytes, and their scores), column (blocks of rows in the file, bitmaps), search (the steps that all queries share, the
+scan), graph, ivf and text (none includes another).
 A file includes files of its own folder and of lower folders only (tests/test_kernels_layers.py).
 """
 

@@ -60,10 +60,10 @@ def main() -> None:
     results = []
     for n in args.sizes:
         data = sets.grown(args.set, n, args.folder)
-        own = bench.own_contestants([args.code], args.index, data.base.shape[1], data.metric)
+        own, unfit = bench.own_contestants([args.code], args.index, data.base.shape[1], data.metric)
         peers, skipped = bench.choose_peers(args.peers, data.metric)
         settings = bench.Settings(build_threads=args.threads, rounds=args.rounds)
-        result = bench.run(data, [*own, *peers], settings, skipped=skipped, notice=print)
+        result = bench.run(data, [*own, *peers], settings, skipped=unfit | skipped, notice=print)
         if result.failed:
             raise SystemExit(f"{n:,} rows: {result.failed}")
         results.append(result)

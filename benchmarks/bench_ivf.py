@@ -42,9 +42,11 @@ def main() -> None:
     args = parser.parse_args()
     for name in args.set:
         data = sets.workload(name) if args.grow is None else sets.grown(name, args.grow)
-        own = bench.own_contestants(args.codes, args.indexes, data.base.shape[1], data.metric)
+        own, unfit = bench.own_contestants(args.codes, args.indexes, data.base.shape[1], data.metric)
         peers, skipped = bench.choose_peers(args.peers, data.metric)
-        result = bench.run(data, [*own, *peers], bench.Settings(rounds=args.rounds), skipped=skipped, notice=print)
+        result = bench.run(
+            data, [*own, *peers], bench.Settings(rounds=args.rounds), skipped=unfit | skipped, notice=print
+        )
         columns = ("contestant", *(f"q/s @{recall:g}" for recall in RECALLS), "build s", "file B/vector")
         print_table(f"{name}: {result.dataset['n']:,} vectors", columns, cells(result))
         if args.json:

@@ -29,7 +29,7 @@ def main() -> None:
         data = sets.workload(name)
         for index in args.indexes:
             ways = [f"{index}{',' if ':' in index else ':'}memory={each}" for each in WAYS]
-            contestants = bench.own_contestants([args.code], ways, data.base.shape[1], data.metric)
+            contestants, _ = bench.own_contestants([args.code], ways, data.base.shape[1], data.metric)
             result = bench.run(data, contestants, bench.Settings(rounds=args.rounds))
             if result.failed:
                 raise SystemExit(str(result.failed))

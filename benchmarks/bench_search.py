@@ -27,9 +27,9 @@ def main() -> None:
     settings = bench.Settings(build_threads=args.threads, rounds=args.rounds)
     for name in args.set:
         data = sets.workload(name)
-        own = bench.own_contestants(args.codes, args.indexes, data.base.shape[1], data.metric)
+        own, unfit = bench.own_contestants(args.codes, args.indexes, data.base.shape[1], data.metric)
         peers, skipped = bench.choose_peers(args.peers, data.metric)
-        result = bench.run(data, [*own, *peers], settings, skipped=skipped)
+        result = bench.run(data, [*own, *peers], settings, skipped=unfit | skipped)
         print_points(result)
         print_summary(result)
         if args.json:

@@ -100,7 +100,7 @@ def test_a_trial_ends_when_its_time_is_over(workload: Workload) -> None:
 
 @pytest.mark.slow
 def test_own_indexes_are_measured_from_their_file(workload: Workload) -> None:
-    contestants = bench.own_contestants(["int8", "f32"], ["flat", "hnsw:m=8"], DIM, "l2", {"ef": [20, 60]})
+    contestants, skipped = bench.own_contestants(["int8", "f32"], ["flat", "hnsw:m=8"], DIM, "l2", {"ef": [20, 60]})
     result = bench.run(workload, contestants, FAST)
     assert [entry.contestant for entry in result.entries] == [
         "qvec int8 flat", "qvec int8 hnsw m=8", "qvec f32 flat", "qvec f32 hnsw m=8",
@@ -114,10 +114,18 @@ def test_own_indexes_are_measured_from_their_file(workload: Workload) -> None:
         assert entry.file_bytes
     assert [point.search for point in result.entries[1].points] == [{"ef": 20}, {"ef": 60}]
     assert not result.failed
+    assert not skipped
+
+
+def test_a_code_that_does_not_fit_an_index_is_skipped_with_the_reason() -> None:
+    contestants, skipped = bench.own_contestants(["int8", "binary"], ["packed", "flat"], DIM, "l2")
+    assert [each.name for each in contestants] == ["qvec int8 packed", "qvec int8 flat", "qvec binary flat"]
+    assert skipped.keys() == {"qvec binary packed"}
+    assert "index='packed' needs codes of at least 4 bits per dimension" in skipped["qvec binary packed"]
 
 
 def test_the_nodes_of_a_packed_graph_count_as_the_index(workload: Workload) -> None:
-    contestants = bench.own_contestants(["int8"], ["packed"], DIM, "l2", {"ef": [60]})
+    contestants, _ = bench.own_contestants(["int8"], ["packed"], DIM, "l2", {"ef": [60]})
     result = bench.run(workload, contestants, replace(FAST, rounds=1))
     (entry,) = result.entries
     assert entry.points[0].recall > 0.95
@@ -136,7 +144,6 @@ def test_the_nodes_of_a_packed_graph_count_as_the_index(workload: Workload) -> N
         (["int8"], ["hnsw:m=1000"], "HNSW.m must be an integer from 2 to 64"),
         (["int8"], ["hnsw:depth=4"], "has no option 'depth'; it has: code, index, originals"),
         (["int8"], ["hnsw:m=many"], "HNSW.m must be an integer from 2 to 64, got 'many'"),
-        (["binary"], ["packed"], "index='packed' needs codes of at least 4 bits per dimension, not binary"),
         (["int8"], ["hnsw:batch=many"], "batch is 'many'; it is of type int"),
         (["int8"], ["hnsw:batch=-1"], "batch is -1; the least is 0"),
         (["int8"], ["hnsw:memory=disk"], "memory must be one of mmap, index, ram"),

@@ -13,30 +13,15 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
+from helpers.bench_results import RESULT, entry, point, written
 from qvec import bench
 from qvec.bench import figures
 from qvec.bench.html import write_report
 from qvec.bench.plot import axis_to_recall, plot_bytes, plot_recall, recall_to_axis
-from qvec.bench.records import Entry, Point, Result
 from qvec.bench.table import POINT_COLUMNS, print_summary
 from qvec.common.errors import InputError, MissingExtraError
 
 # --- figures ---
-
-
-def point(recall: float, qps: float, batch: float | None = None) -> Point:
-    return Point({"ef": 1}, recall, qps, qps, 1.0, 2.0, 3.0, 10, None if batch is None else recall, batch, batch)
-
-
-def entry(name: str, own: bool, *points: Point) -> Entry:
-    memory = {"rss": 4000, "pss": 3000, "anonymous": 1000, "file": 3000}
-    return Entry(name, own, name, "1", {}, 1.5, 100, 200, 150, memory, {}, "avx2", list(points))
-
-
-def written(*entries: Entry) -> Result:
-    dataset = {"dataset": "x", "n": 10, "dim": 4, "metric": "l2"}
-    settings = {"k": 10, "build_threads": 2, "batch_threads": 1, "rounds": 3, "started": "2025-01-01T00:00:00Z"}
-    return Result(dataset, settings, {"cpu": "c", "cores": 2}, list(entries))
 
 
 def test_rates_between_points_are_log_linear_on_the_front() -> None:
@@ -67,6 +52,16 @@ def test_ratios_are_to_the_best_peer_and_to_hnswlib() -> None:
     assert figures.index_bytes(result.entries[0], 10) is None
     parts = {"codes": 30, "graph": 20, "vectors": 900}
     assert figures.index_bytes(replace(result.entries[0], parts=parts), 10) == 5
+
+
+def test_the_memory_of_an_index_is_without_mapped_originals() -> None:
+    heap = entry("hnswlib", False, point(0.9, 100))
+    own = replace(entry("qvec", True, point(0.9, 600)), parts={"codes": 30, "graph": 20, "vectors": 2900})
+    assert figures.index_memory(heap, 10) == 400  # all of its 4,000 bytes
+    assert figures.index_memory(own, 10) == 105  # 1,000 anonymous bytes, and 50 of the 3,000 bytes of the file
+    assert figures.index_memory(replace(own, options={"memory": "index"}), 10) == 100  # the copies are anonymous
+    assert figures.index_memory(replace(own, memory={**own.memory, "file": 40}), 10) == 104  # type: ignore[dict-item]
+    assert figures.index_memory(replace(own, memory=None), 10) is None
 
 
 def test_points_are_read_back_from_their_json_lines(tmp_path: Path) -> None:
@@ -120,12 +115,6 @@ class Page(HTMLParser):
             self.cells[-1] += data
 
 
-RESULT = written(
-    entry("qvec </script><b>int8", True, point(0.91234, 654321, 700), point(0.99, 60)),
-    entry("hnswlib", False, point(0.9, 100), point(1.0, 5)),
-)
-
-
 def test_the_page_parses_carries_every_point_and_fetches_nothing(tmp_path: Path) -> None:
     other = replace(RESULT, settings={**RESULT.settings, "k": 100})
     write_report([RESULT, other], tmp_path / "report.html")
@@ -135,7 +124,9 @@ def test_the_page_parses_carries_every_point_and_fetches_nothing(tmp_path: Path)
     assert page.fetched == []
     assert "http" not in text.replace("http://www.w3.org/2000/svg", "")
     runs = json.loads(page.data)
-    assert [run["entries"] for run in runs] == [[asdict(each) for each in RESULT.entries]] * 2
+    assert [run["entries"] for run in runs] == [
+        [{**asdict(each), "index_memory": figures.index_memory(each, 10)} for each in RESULT.entries]
+    ] * 2
     assert ["k = 10 (" in run["name"] for run in runs] == [True, False]
     assert page.cells.count("0.9123") == 2  # a row of each run
     assert page.cells.count("654,321") == 4  # best and median
@@ -148,6 +139,9 @@ def test_the_script_knows_every_field_that_it_draws() -> None:
     fields = set(re.findall(r"\bp\.(\w+)", script)) | set(re.findall(r"\bpoint\.(\w+)\b(?!\()", script))
     assert {"recall", "qps", "batch_qps", "p99_us", "search"} <= fields <= set(entry["points"][0])
     assert set(re.findall(r"e\.memory\.(\w+)", script)) <= set(entry["memory"])
+    page = (Path(bench.__file__).parent / "assets" / "report.html").read_text()
+    assert {*re.findall(r'\$\("(\w+)"\)', script)} <= {*re.findall(r'id="(\w+)"', page)}
+    assert {"x axis", "y axis", "Pareto front only"} <= {*re.findall(r"(x axis|y axis|Pareto front only)", page)}
 
 
 @pytest.mark.slow

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
+import shlex
 import subprocess
 import sys
 from functools import partial
@@ -14,9 +16,10 @@ import pytest
 
 import qvec
 from helpers.command_line import run_command
-from qvec.cli import main
+from qvec.cli import build_parser, main
 from qvec.common import console
 from qvec.datasets import exact_knn
+from qvec.demo import next_commands
 
 N, DIM = 600, 24
 X = np.random.default_rng(3).normal(size=(N, DIM)).astype(np.float32)
@@ -331,7 +334,7 @@ def test_the_demo_answers_in_two_processes_and_compares_the_codes(run, monkeypat
     code, out, err = run("demo", "--path", "kept.qvec")
     assert code == 0
     lines = out.replace("**", "").splitlines()  # bold text; commands are not wrapped
-    assert max(len(line) for line in lines if not line.startswith(("  $ qvec", "The store is in"))) <= 80
+    assert max(len(line) for line in lines if not line.startswith("  $ qvec")) <= 80
     assert "100 % (5,000 of 5,000 passages)" in err
     assert "**30–60%" in out
     assert "the same passages" in " ".join(out.split())
@@ -348,13 +351,34 @@ def test_the_demo_answers_in_two_processes_and_compares_the_codes(run, monkeypat
     assert "kept.qvec" in failure(run("demo", "--path", "kept.qvec"))
     code, out, _ = run("demo", "--json")
     found = json.loads(out)
-    assert (code, list(found)) == (0, ["stored", "answers", "second_process", "hybrid", "codes"])
+    assert (code, list(found)) == (0, ["stored", "answers", "second_process", "hybrid", "codes", "indexes"])
     assert found["stored"]["count"] == 5000
     assert found["answers"][0]["hits"] == found["second_process"]["hits"]
     hits = {row["search"]: row["hit"] for row in found["hybrid"]["rows"]}
     assert hits["fused"] >= max(hits["vector"], hits["text"])
     assert all(answer["titles"].keys() == {"vector", "text", "fused"} for answer in found["hybrid"]["answers"])
     assert {(row["code"], row["search"]): row["recall"] for row in found["codes"]["rows"]}["f32", "exact scan"] == 1
+    indexes = {row["index"]: row for row in found["indexes"]["rows"]}
+    assert {"qvec, compact graph", "qvec, packed graph"} <= indexes.keys()
+    assert ("hnswlib" in indexes) == (importlib.util.find_spec("hnswlib") is not None)
+    assert all(row["recall"] >= 0.95 and row["queries_per_second"] > 0 for row in indexes.values())
+    assert indexes["qvec, compact graph"]["index_bytes"] < indexes["qvec, packed graph"]["index_bytes"]
+
+
+def test_the_demo_ends_with_three_commands_that_exist() -> None:
+    for path in (None, Path("kept.qvec")):
+        commands = [shlex.split(command) for command, about in next_commands(path) if about]
+        assert len(commands) == 3
+        for command in commands:
+            assert command[0] == "qvec"
+            build_parser().parse_args(command[1:])  # exits if an option does not exist
+
+
+def test_without_its_data_the_demo_says_how_to_get_it(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "qvec_demo_data", None)
+    message = failure(run("demo"))
+    assert "qvec-demo-data" in message
+    assert message.endswith("pip install ./demo_data")
 
 
 def test_maintenance_from_the_command_line(run, folder: Path) -> None:

@@ -83,6 +83,25 @@ def test_a_shift_that_ruins_the_code_raises_the_alarm_and_requantize_restores_re
         assert db.drift().level != "alarm"
 
 
+def test_the_history_has_the_figures_of_the_newest_checks(tmp_path: Path, x: Float32Array) -> None:
+    with make(tmp_path / "a", x) as db:
+        assert db.drift().history == ()  # the code was trained on these
+        db.add(x[3000:5100])
+        assert [check.number for check in db.drift().history] == [1, 2, 3, 4]
+        db.add(ruined(x[5100:6200]))
+        drift = db.drift()
+        assert drift.n_checks == 6
+        assert [check.number for check in drift.history] == [3, 4, 5, 6]
+        assert all(check.vectors == ROWS_PER_CHECK for check in drift.history)
+        assert all(check.shift < 1 and check.outside < 0.01 for check in drift.history[:2])
+        assert all(check.shift > 1 and check.outside > 0.2 for check in drift.history[2:])
+        recalls = [check.recall for check in drift.history[2:]]
+        assert all(recall is not None and 0 <= recall <= 1 for recall in recalls)
+        assert "The newest checks" in drift._repr_html_()
+        db.requantize(STATIC)
+        assert db.drift().history == ()
+
+
 def test_an_alarm_stays_until_there_are_new_codes(tmp_path: Path, x: Float32Array) -> None:
     with make(tmp_path / "a", x) as db:
         db.add(ruined(x[3000:5000]))

@@ -125,7 +125,7 @@ def test_a_full_disk_refuses_the_file_of_a_build(tmp_path: Path, monkeypatch: py
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(workspace, "_reserve", full)
+    monkeypatch.setattr(workspace.system, "reserve_space", full)
     with qvec.create(tmp_path / "a.qvec", DIM, code=qvec.Int8(), index=qvec.HNSW(), build_memory=0) as db:
         with pytest.raises(qvec.DiskFullError, match=rf"a build needs \d+ bytes of temporary space in {tmp_path}"):
             db.add(vectors())

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 KERNELS = Path(__file__).parent.parent / "qvec" / "kernels"
-TARGETS = ("aarch64-macos", "x86_64-macos", "aarch64-linux-musl", "x86_64-linux-musl")
+TARGETS = ("aarch64-macos", "x86_64-macos", "aarch64-linux-musl", "x86_64-linux-musl", "x86_64-windows-gnu")
 FLAGS = [
     "-std=c11",
     "-Wall",

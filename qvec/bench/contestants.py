@@ -35,6 +35,7 @@ PEERS = {
     "lancedb-ivf-hnsw-sq": "lancedb:LancedbIvfHnswSq",
 }
 OWN = "qvec"
+ANY_INDEX = "int8"  # a code that fits every index
 
 
 @dataclass(frozen=True)
@@ -72,23 +73,42 @@ def own_contestants(
     dim: int,
     metric: Metric,
     sweep: Mapping[str, Sequence[Any]] | None = None,
-) -> list[Contestant]:
-    """Return qvec with each code and each index, given as ``name`` or ``name:option=value,...``.
+) -> tuple[list[Contestant], dict[str, str]]:
+    """Return qvec with each code and each index, given as ``name`` or ``name:option=value,...``, and the combinations
+    that cannot be measured with the reasons.
 
     Each combination is tried on an empty collection. InputError: a name or option does not exist, or does not fit the
-    dimension, the metric or the other options.
+    dimension or the metric, or no code fits the index.
     """
-    found = []
+    found, skipped = [], {}
     for code in codes:
         for text in indexes:
             index, options = parse(text)
             options = {"code": code, "index": index, **options}
             name = labeled(f"{OWN} {code} {index}", options, ("code", "index"))
             Own.check_options(name, options)
-            with tempfile.TemporaryDirectory() as folder:
-                Own(metric, dim, Path(folder), options).check()
-            found.append(Contestant(name, locate(OWN), options, sweep or {}))
-    return unique(found)
+            try:
+                _try(options, dim, metric)
+            except InputError as error:
+                _check_apart(options, dim, metric)
+                skipped[name] = str(error)
+            else:
+                found.append(Contestant(name, locate(OWN), options, sweep or {}))
+    return unique(found), skipped
+
+
+def _try(options: Mapping[str, Any], dim: int, metric: Metric) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        Own(metric, dim, Path(folder), options).check()
+
+
+def _check_apart(options: Mapping[str, Any], dim: int, metric: Metric) -> None:
+    """Raise InputError if the code fits no index, or if the index fits no code: then the arguments are wrong."""
+    _try({"code": options["code"], "index": "flat"}, dim, metric)
+    try:
+        _try({**options, "code": "f32"}, dim, metric)
+    except InputError:
+        _try({**options, "code": ANY_INDEX}, dim, metric)
 
 
 def choose_peers(

@@ -81,6 +81,21 @@ def index_bytes(entry: Entry, n: int) -> float | None:
     return sum(size for name, size in entry.parts.items() if name != ORIGINALS) / n if entry.parts else None
 
 
+def index_memory(entry: Entry, n: int) -> float | None:
+    """Return bytes of memory per vector that the index takes: anonymous memory, and pages of the file with its parts.
+
+    Originals in the mapped file are left out, since a search reads few of them. All memory of a library that reports no
+    sizes of its parts counts as index. None: memory was not measured.
+    """
+    if entry.memory is None:
+        return None
+    if not entry.parts:
+        return entry.memory["rss"] / n
+    parts = sum(size for name, size in entry.parts.items() if name != ORIGINALS)
+    mapped = entry.options.get("memory", "mmap") == "mmap"  # otherwise the parts are copies, in anonymous memory
+    return (entry.memory["anonymous"] + (min(entry.memory["file"], parts) if mapped else 0)) / n
+
+
 def _best(rates: Iterable[float | None]) -> float | None:
     return max((rate for rate in rates if rate is not None), default=None)
 

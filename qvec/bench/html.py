@@ -11,6 +11,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from qvec.bench.figures import index_memory
 from qvec.bench.records import Entry, Point, Result
 from qvec.bench.table import POINT_COLUMNS, point_cells, title
 
@@ -40,7 +41,7 @@ def _plain(result: Result) -> dict[str, Any]:
         "name": f"{data['dataset']}, {data['n']:,} rows, k = {used['k']} ({used['started']})",
         "about": title(result) + "".join(f"; {name} failed: {reason}" for name, reason in result.failed.items()),
         "n": data["n"],
-        "entries": [asdict(entry) for entry in result.entries],
+        "entries": [{**asdict(entry), "index_memory": index_memory(entry, data["n"])} for entry in result.entries],
     }
 
 
@@ -50,10 +51,10 @@ def _tables(results: Sequence[Result]) -> Iterator[str]:
         yield f'<div data-run="{number}"><h3>{escape(title(result))}</h3>'
         for entry in result.entries:
             summary = f"{entry.contestant} ({entry.library} {entry.version})"
-            yield f"<details><summary>{escape(summary)}</summary><table>"
+            yield f'<details><summary>{escape(summary)}</summary><div class="wide" tabindex="0"><table>'
             yield "<thead><tr>" + "".join(f"<th>{escape(name)}</th>" for name in POINT_COLUMNS) + "</tr></thead><tbody>"
             yield from (_row(entry, point) for point in entry.points)
-            yield "</tbody></table></details>"
+            yield "</tbody></table></div></details>"
         yield "</div>"
 
 

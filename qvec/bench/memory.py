@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+import mmap
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -42,7 +43,7 @@ def anonymous_now(pid: int) -> int:
         _, resident, shared, *_ = Path(f"/proc/{pid}/statm").read_text().split()
     except (OSError, ValueError):
         return 0
-    return (int(resident) - int(shared)) * PAGE
+    return (int(resident) - int(shared)) * mmap.PAGESIZE
 
 
 def reset_peak() -> None:
@@ -65,10 +66,3 @@ def release() -> None:
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
-
-
-PAGE = 4096
-with contextlib.suppress(ImportError):
-    import resource
-
-    PAGE = resource.getpagesize()

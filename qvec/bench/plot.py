@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from qvec.bench.figures import TARGETS, at_recall, bytes_per_vector, curve, front
+from qvec.bench.figures import TARGETS, at_recall, curve, front, index_memory
 from qvec.bench.records import Entry, Result
 from qvec.bench.table import title
-from qvec.common.extras import require
+from qvec.common import plots
 
-DPI = 130
 MIN_SHOWN_RECALL = 0.5  # the axis begins at this recall
 MIN_MISSED = 1e-4  # 1 - recall at the end of the axis
 RECALL_TICKS = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9999)
@@ -21,38 +20,41 @@ RECALL_TICKS = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.
 
 def plot_recall(result: Result, file: Path) -> None:
     """Plot queries/s of single queries against recall: the front of each contestant."""
-    figure, (axes,) = _figure(1, (11, 6.5))
+    figure, (axes,) = plots.figure(1, (11, 6.5))
+    best = MIN_SHOWN_RECALL
     for entry, style in _styled(result):
         points = [point for point in front(curve(entry)) if point[0] >= MIN_SHOWN_RECALL]
         if points:
             axes.plot(*zip(*points, strict=True), label=entry.contestant, **style)
+            best = max(best, points[-1][0])
     axes.set_xscale("function", functions=(recall_to_axis, axis_to_recall))
-    axes.set_xticks(RECALL_TICKS, [f"{recall:g}" for recall in RECALL_TICKS])
-    axes.set(xlabel=f"recall@{result.settings['k']}", ylabel="queries/s, single queries, one thread", yscale="log")
-    axes.grid(alpha=0.3, which="both")
-    figure.legend(fontsize=8, loc="outside right upper")
+    shown = [recall for recall in RECALL_TICKS if recall_to_axis(recall) <= recall_to_axis(best) + 0.1]
+    axes.set_xticks(shown, [f"{recall:g}" for recall in shown])
+    axes.set(xlabel=f"recall@{result.settings['k']}", ylabel="queries/s, single queries, one thread")
+    plots.log_scale(axes, "y")
+    figure.legend(fontsize=8, loc="outside right center")
     _save(figure, result, file)
 
 
 def plot_bytes(result: Result, file: Path, targets: Sequence[float] = TARGETS) -> None:
-    """Plot queries/s against resident bytes per vector at each recall, with the front of both.
+    """Plot queries/s against the memory of the index per vector at each recall, with the front of both.
 
     Contestants without memory figures are left out.
     """
-    figure, panels = _figure(len(targets), (4.2 * len(targets), 4.6))
+    figure, panels = plots.figure(len(targets), (4.2 * len(targets), 4.6))
     n = result.dataset["n"]
     for axes, target in zip(panels, targets, strict=True):
         reached = []
         for entry, style in _styled(result):
-            rate, size = at_recall(curve(entry), target), bytes_per_vector(entry, n)
+            rate, size = at_recall(curve(entry), target), index_memory(entry, n)
             if rate is not None and size is not None and size > 0:
                 axes.plot(size, rate, label=entry.contestant, **{**style, "linestyle": "none", "markersize": 8})
                 reached.append((-size, rate))
         best = [(-size, rate) for size, rate in front(reached)]
         axes.plot(*(zip(*best, strict=True) if best else ((), ())), color="0.6", zorder=0)
-        axes.set(title=f"recall {target:g}", xlabel="resident bytes a vector", xscale="log", yscale="log")
-        axes.grid(alpha=0.3, which="both")
-    panels[0].set_ylabel("queries/s, single queries, one thread")
+        axes.set(title=f"recall {target:g}", xlabel="bytes of index in memory per vector")
+        plots.log_scale(axes, "x", "y")
+        panels[0].set_ylabel("queries/s, single queries, one thread")
     labels = {label: line for axes in panels for line, label in zip(*axes.get_legend_handles_labels(), strict=True)}
     figure.legend(labels.values(), labels.keys(), fontsize=8, loc="outside lower center", ncols=5)
     _save(figure, result, file)
@@ -68,30 +70,11 @@ def axis_to_recall(place: Any) -> Any:
     return 1 - 10.0 ** -np.asarray(place, float)
 
 
-def _figure(panels: int, size: tuple[float, float]) -> tuple[Any, Sequence[Any]]:
-    figure = require("matplotlib.figure").Figure(figsize=size, layout="constrained")
-    return figure, figure.subplots(1, panels, squeeze=False)[0]
-
-
 def _styled(result: Result) -> list[tuple[Entry, dict[str, Any]]]:
     """Each contestant with its color and marker; qvec has thick lines, peers have dashed ones."""
-    colors = require("matplotlib").colormaps["tab20"].colors
-    marks = "osD^vP*Xh<>p"
-    return [
-        (
-            entry,
-            {
-                "color": colors[(2 * number + (number // 10)) % len(colors)],
-                "marker": marks[number % len(marks)],
-                "linestyle": "-" if entry.own else "--",
-                "linewidth": 2.4 if entry.own else 1.2,
-                "markersize": 5,
-            },
-        )
-        for number, entry in enumerate(result.entries)
-    ]
+    return [(entry, plots.style(number, own=entry.own)) for number, entry in enumerate(result.entries)]
 
 
 def _save(figure: Any, result: Result, file: Path) -> None:
     figure.suptitle(title(result), fontsize=9)
-    figure.savefig(file, dpi=DPI)
+    figure.savefig(file, dpi=plots.DPI)

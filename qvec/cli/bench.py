@@ -102,8 +102,9 @@ def run(args: argparse.Namespace) -> int:
     sweep = parse_sweep(args.sweep)
     workload = load(args)
     dim, metric = workload.base.shape[1], workload.metric
-    peers, skipped = bench.choose_peers(args.peers, metric, sweep)
-    contestants = [*bench.own_contestants(args.codes, args.indexes, dim, metric, sweep), *peers]
+    own, unfit = bench.own_contestants(args.codes, args.indexes, dim, metric, sweep)
+    peers, absent = bench.choose_peers(args.peers, metric, sweep)
+    contestants, skipped = [*own, *peers], unfit | absent
     notice: Callable[[str], None] = partial(print, file=sys.stderr if args.json else sys.stdout)
     for name, reason in skipped.items():
         notice(f"{name}: skipped: {reason}")

@@ -16,8 +16,9 @@ import numpy as np
 
 import qvec
 from qvec.cli.output import print_json
+from qvec.common import plots
 from qvec.common.console import human_bytes, progress
-from qvec.common.tables import as_html, html_plot, html_table
+from qvec.common.tables import as_html, html_table
 from qvec.schema.validation import check_count
 
 MAX_QUERIES = 10_000
@@ -34,7 +35,8 @@ table { border-collapse: collapse; }
 th, td { padding: .2rem .6rem; border-bottom: 1px solid var(--line); text-align: left; }
 td { font-variant-numeric: tabular-nums; }
 thead { background: var(--raised); }
-img { max-width: 100%; height: auto; background: #fff; }
+@media (max-width: 40rem) { table { font-size: 13px; } th, td { padding: .2rem .3rem; } }
+img { display: block; max-width: min(100%, 38rem); height: auto; margin: 1rem 0; }
 """
 
 
@@ -106,15 +108,19 @@ def _sizes(stats: qvec.Stats) -> str:
         (name.removesuffix("_bytes"), human_bytes(size), f"{100 * size / total:.1f} %", f"{size / count:,.0f}")
         for name, size in sizes.items()
     ]
-    parts = {name.removesuffix("_bytes"): size for name, size in sizes.items() if name != "file_bytes"}
-    table = html_table("Sizes", ("part", "bytes", "share", "bytes a vector"), rows)
-    return table + html_plot(lambda axes: (axes.barh(list(parts), list(parts.values())), axes.set(xlabel="bytes")))
+    parts = {name.removesuffix("_bytes"): size / 1e6 for name, size in sizes.items() if name != "file_bytes"}
+    table = html_table("Sizes", ("part", "bytes", "share", "bytes per vector"), rows)
+    return table + plots.as_html(lambda axes: plots.bars(axes, parts, "MB"), "megabytes of each part of the file")
 
 
 def _generations(db: qvec.Collection) -> str:
     columns = ("number", "code", "code_size", "method", "created", "n_samples", "rows", "active")
-    rows = [[getattr(generation, name) for name in columns] for generation in db.generations()]
+    rows = [[_shown(name, getattr(generation, name)) for name in columns] for generation in db.generations()]
     return html_table("Generations of codes", columns, rows)
+
+
+def _shown(name: str, value: object) -> object:
+    return str(value)[: len("2026-12-01T12:00")].replace("T", " ") if name == "created" else value
 
 
 def _latency(db: qvec.Collection, n: int) -> str:
@@ -130,5 +136,5 @@ def _latency(db: qvec.Collection, n: int) -> str:
         times.append(1000 * (time.perf_counter() - began))
     rows = [(f"p{q}", f"{np.percentile(times, q):.3f} ms") for q in (50, 90, 99)]
     note = f"{len(times):,} single searches for 10 neighbors of stored rows, default options, one thread"
-    plot = html_plot(lambda axes: (axes.hist(times, bins=40), axes.set(xlabel="milliseconds", ylabel="searches")))
+    plot = plots.as_html(lambda axes: plots.histogram(axes, times, "milliseconds", "searches"), "times of searches")
     return html_table("Latency", ("percentile", "time"), rows, note) + plot

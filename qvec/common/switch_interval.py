@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 import threading
 from collections.abc import Iterator
+
+from qvec.common.system import after_fork
 
 SHORT_INTERVAL = 1e-4  # seconds; Python's default is 5e-3, the time of fifty searches
 
@@ -38,4 +39,4 @@ def _after_fork() -> None:
     _lock = threading.Lock()
 
 
-os.register_at_fork(after_in_child=_after_fork)
+after_fork(_after_fork)

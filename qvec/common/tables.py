@@ -9,14 +9,13 @@ lists of ids and weights; sparse fields take them.
 
 from __future__ import annotations
 
-import io
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from qvec.common.errors import InputError
-from qvec.common.extras import find, require
+from qvec.common.extras import require
 from qvec.common.sparse_form import decoded
 
 Payload = dict[str, Any]
@@ -184,21 +183,6 @@ def as_html(shown: Any) -> str:
     """What a notebook shows of an object."""
     html: str = shown._repr_html_()
     return html
-
-
-def html_plot(draw: Callable[[Any], object]) -> str:
-    """What ``draw`` plots on the axes of a figure, as an image in HTML; "" if matplotlib is not installed."""
-    import base64  # late, to keep `import qvec` fast
-
-    figures = find("matplotlib.figure")
-    if figures is None:
-        return ""
-    figure = figures.Figure(figsize=(6, 3.5), layout="constrained")
-    draw(figure.add_subplot())
-    with io.BytesIO() as image:
-        figure.savefig(image, format="png", dpi=100)
-        data = base64.b64encode(image.getvalue()).decode()
-    return f'<img alt="plot" src="data:image/png;base64,{data}"/>'
 
 
 def _is_json(value: object) -> bool:

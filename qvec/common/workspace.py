@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import errno
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from qvec.common import system
 from qvec.common.errors import DiskFullError
 
 if TYPE_CHECKING:
@@ -35,22 +35,13 @@ class Workspace:
 
         with tempfile.TemporaryFile(dir=self.folder, prefix=".qvec-build-") as made:
             try:
-                _reserve(made.fileno(), size)
+                system.reserve_space(made.fileno(), size)
             except OSError as error:
                 if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                     raise
                 where = self.folder or tempfile.gettempdir()
                 raise DiskFullError(f"a build needs {size} bytes of temporary space in {where}: {error}") from error
             return mmap.mmap(made.fileno(), size)
-
-
-def _reserve(file: int, size: int) -> None:
-    if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(file, 0, size)
-        return
-    zeros = bytes(1 << 20)  # macOS
-    for start in range(0, size, len(zeros)):
-        os.pwrite(file, zeros[: size - start], start)
 
 
 DEFAULT_WORKSPACE = Workspace()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
+from qvec.common import system
 from qvec.common.errors import InputError
 from qvec.common.types import Float32Array
 from qvec.datasets.annbenchmarks import Metric
@@ -85,4 +85,4 @@ def write_rows(file: Path, blocks: Iterator[Float32Array], n: int, dim: int) -> 
         np.lib.format.write_array_header_1_0(out, {"descr": "<f4", "fortran_order": False, "shape": (n, dim)})
         for block in blocks:
             out.write(np.ascontiguousarray(block, "<f4").data)
-    os.replace(partial, file)
+    system.replace(partial, file)

@@ -6,13 +6,14 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from qvec.common.console import heading
+from qvec.common.console import heading, print_text
 from qvec.demo.comparison import Comparison
 from qvec.demo.corpus import load_corpus
 from qvec.demo.hybrid import Hybrid
+from qvec.demo.indexes import Indexes
 from qvec.demo.steps import Answers, Demo, SecondProcess, Step, Storing
 
-STEPS: tuple[type[Step], ...] = (Storing, Answers, SecondProcess, Hybrid, Comparison)
+STEPS: tuple[type[Step], ...] = (Storing, Answers, SecondProcess, Hybrid, Comparison, Indexes)
 
 
 def run_demo(path: Path | None = None, *, show: bool = True) -> dict[str, Any]:
@@ -34,6 +35,25 @@ def run_demo(path: Path | None = None, *, show: bool = True) -> dict[str, Any]:
             found[step.name] = result = step.run()
             if show:
                 step.show(result)
-    if path is not None and show:
-        print(f"\nThe store is in {path}. Try: qvec info {path}; qvec search {path} --id 0 -k 5")
+    if show:
+        heading("Try next")
+        for command, about in next_commands(path):
+            print(f"  $ {command}")
+            print_text(about, "      ")
     return found
+
+
+def next_commands(path: Path | None) -> list[tuple[str, str]]:
+    """Return three commands to try after the demo, and what they do. ``path``: the store that it left."""
+    if path is None:
+        of_store = [
+            ("qvec demo --path demo.qvec", "leaves the store of the demo in a file, to search in it"),
+            ("qvec import mine.qvec vectors.npy", "stores your own vectors; qvec import --help lists other formats"),
+        ]
+    else:
+        of_store = [
+            (f"qvec search {path} --id 0 -k 5", "finds the passages that are nearest to the first one"),
+            (f"qvec report {path}", "writes a page about the store: sizes, codes, recall, drift and latency"),
+        ]
+    bench = "qvec bench demo --indexes hnsw packed --peers all --out bench"
+    return [*of_store, (bench, "compares speed, recall and memory with the installed libraries, in bench/report.html")]

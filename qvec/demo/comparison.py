@@ -1,4 +1,4 @@
-"""The last step of the demo: the same questions with each code, compared with exact search."""
+"""The step of the demo with codes: the same questions with each code, compared with exact search."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def _measure(folder: Path, corpus: Corpus, code: CodeKind, exact: Ids) -> Iterat
         sizes = {"code": stats.codes_bytes, "graph": stats.graph_bytes, "original": stats.vectors_bytes}
         for name, options in SEARCHES[code].items():
             search = partial(_search, db, corpus, options)
-            found, rate = search(), len(corpus.queries) / _seconds(search)
+            found, rate = search(), len(corpus.queries) / shortest_time(search)
             recalls = recall_of_rows(found, exact, corpus.queries, corpus.vectors, "cosine")
             yield {
                 "code": code,
@@ -100,8 +100,8 @@ def _hit(corpus: Corpus, found: Ids) -> float:
     return float((found == passages[:, None]).any(axis=1).mean())
 
 
-def _seconds(search: Callable[[], Ids]) -> float:
-    """The shortest time of the runs within the time limit; slower runs were disturbed."""
+def shortest_time(search: Callable[[], Ids]) -> float:
+    """Return the shortest time of a search, of those that fit in MEASURE_SECONDS; slower ones were disturbed."""
     best, end = np.inf, time.perf_counter() + MEASURE_SECONDS
     while time.perf_counter() < end:
         start = time.perf_counter()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
@@ -11,6 +10,7 @@ from typing import Any, BinaryIO, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from qvec.common import system
 from qvec.common.errors import ExistsError, NotFoundError
 
 
@@ -46,7 +46,7 @@ class Staging:
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
         for target, part in self._parts.items():
             if kind is None and target not in self._dropped:
-                os.replace(part, target)
+                system.replace(part, target)
             else:
                 part.unlink(missing_ok=True)
             if kind is None and target in self._dropped:

@@ -65,6 +65,23 @@ _ADVICE: dict[str, str] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class DriftCheck:
+    """The figures of one check, as in :attr:`Drift.evidence`. ``number``: 1 for the first of the generation.
+
+    ``recall``, ``recall_stored``: None if this check did not measure them.
+    """
+
+    number: int
+    vectors: int
+    recall: float | None
+    recall_stored: float | None
+    shift: float
+    psi: float
+    norm_shift: float
+    outside: float
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class Drift:
     """The result of drift checks.
@@ -79,6 +96,8 @@ class Drift:
     dimension's mean, in standard deviations, and this dimension. "psi": population stability index, mean of 16
     dimensions. "norm_shift": shift of the mean log length, in standard deviations. "vectors": number of checked
     vectors.
+
+    ``history``: the newest checks, at most four, the newest last.
     """
 
     level: Level
@@ -86,6 +105,7 @@ class Drift:
     advice: str
     generation: int | None
     n_checks: int
+    history: tuple[DriftCheck, ...] = ()
 
     def __repr__(self) -> str:
         evidence = ", ".join(f"{name}={value:.4g}" for name, value in self.evidence.items())
@@ -93,12 +113,27 @@ class Drift:
         return f"{head}: {self.advice}{f' ({evidence})' if evidence else ''}>"
 
     def _repr_html_(self) -> str:
-        from qvec.common.tables import html_plot, html_table
+        from qvec.common import plots
+        from qvec.common.tables import html_table
 
         rows = [(name, f"{value:.4g}") for name, value in self.evidence.items()]
         table = html_table(f"Drift: {self.level}", ("evidence", "value"), rows, self.advice)
-        recalls = {name: value for name, value in self.evidence.items() if name.startswith("recall")}
-        return table + (html_plot(lambda axes: axes.barh(list(recalls), list(recalls.values()))) if recalls else "")
+        table += self._history_table()
+        names = {"recall_trained": "training sample", "recall_stored": "stored vectors", "recall": "new vectors"}
+        recalls = {label: self.evidence[name] for name, label in names.items() if name in self.evidence}
+        if not recalls:
+            return table
+        return table + plots.as_html(lambda axes: plots.bars(axes, recalls, "recall@10 by codes"), "recall by codes")
+
+    def _history_table(self) -> str:
+        from qvec.common.tables import html_table
+
+        if not self.history:
+            return ""
+        columns = [*DriftCheck.__dataclass_fields__]
+        cells = [[getattr(check, name) for name in columns] for check in self.history]
+        rows = [["-" if cell is None else f"{cell:.4g}" for cell in row] for row in cells]
+        return html_table("The newest checks", columns, rows)
 
 
 @dataclass
@@ -182,7 +217,24 @@ def _young_advice(state: State, number: int) -> str:
 def drift_of(record: DriftRecord, number: int) -> Drift:
     """Return the drift that the record of a generation describes, with advice."""
     evidence = {} if record.evidence is None else asdict(record.evidence)
-    return Drift(record.level, evidence, _ADVICE[record.level], number, record.n_checks)
+    return Drift(record.level, evidence, _ADVICE[record.level], number, record.n_checks, _history(record))
+
+
+def _history(record: DriftRecord) -> tuple[DriftCheck, ...]:
+    trained, first = record.reference.stats, record.n_checks - len(record.recent) + 1
+    return tuple(
+        DriftCheck(
+            number=number,
+            vectors=stats.rows,
+            recall=stats.recalls[0].mean if stats.recalls else None,
+            recall_stored=stats.recalls[1].mean if len(stats.recalls) > 1 else None,
+            shift=float(_shifts(trained, stats).max()),
+            psi=_stability(trained.counts, stats.counts),
+            norm_shift=_norm_shift(trained, stats),
+            outside=stats.outside,
+        )
+        for number, stats in enumerate(record.recent, first)
+    )
 
 
 def _checked(record: DriftRecord, quantizer: Quantizer, x: Float32Array, stored: StoredSample) -> DriftRecord:

@@ -8,6 +8,7 @@ from typing import Any
 
 from qvec.codes.configs import CodeConfig, code_name
 from qvec.codes.registry import make_config
+from qvec.common import plots
 from qvec.common.console import WIDTH, print_table, print_text
 from qvec.common.extras import require
 from qvec.common.text_tables import table_lines
@@ -74,17 +75,17 @@ class Report:
 
     def plot(self, path: str | os.PathLike[str]) -> None:
         """Plot recall against bytes per vector, with a line per oversampling, to a PNG file (needs matplotlib)."""
-        figure = require("matplotlib.figure").Figure(figsize=(7, 4.5), layout="constrained")
-        self._draw(figure.add_subplot())
-        figure.savefig(path, format="png", dpi=150)
+        plots.save(self._draw, path)
 
     def _draw(self, axes: Any) -> None:
-        axes.set(xscale="log", xlabel="bytes per vector", ylabel=f"recall@{self.k}", title=self.title)
-        for oversample in sorted({row.oversample for row in self.rows}):
+        axes.set(xlabel="bytes per vector", ylabel=f"recall@{self.k}")
+        axes.set_title(self.title, fontsize="small", wrap=True)
+        plots.log_scale(axes, "x")
+        for number, oversample in enumerate(sorted({row.oversample for row in self.rows})):
             rows = sorted((row for row in self.rows if row.oversample == oversample), key=lambda row: row.bytes)
             errors = [[row.recall - row.low for row in rows], [row.high - row.recall for row in rows]]
             sizes, recalls = [row.bytes for row in rows], [row.recall for row in rows]
-            axes.errorbar(sizes, recalls, errors, marker="o", capsize=2, label=f"{oversample}x")
+            axes.errorbar(sizes, recalls, errors, capsize=2, label=f"{oversample}x", **plots.style(number))
         for code, size in {(row.code, row.bytes) for row in self.rows}:
             axes.annotate(code, (size, 0), xycoords=("data", "axes fraction"), rotation=90, fontsize="x-small")
         if self.rows:
@@ -101,9 +102,10 @@ class Report:
         return f"<qvec.Report: {self.title}; {codes} codes, {len(self.rows)} rows: print() shows them>"
 
     def _repr_html_(self) -> str:
-        from qvec.common.tables import html_plot, html_table
+        from qvec.common.tables import html_table
 
-        return html_table(self.title, HEADINGS, self.cells(), "; ".join(self._notes())) + html_plot(self._draw)
+        table = html_table(self.title, HEADINGS, self.cells(), "; ".join(self._notes()))
+        return table + plots.as_html(self._draw, "recall and bytes per vector of each code")
 
     def __str__(self) -> str:
         return "\n".join([self.title, *table_lines(HEADINGS, self.cells(), WIDTH), *self._notes()])

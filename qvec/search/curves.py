@@ -84,7 +84,8 @@ class Curves:
         return f"<qvec.Curves: {self.index}, {self.n:,} rows, {self.n_queries:,} {self.source}: {best}>"
 
     def _repr_html_(self) -> str:
-        from qvec.common.tables import html_plot, html_table
+        from qvec.common import plots
+        from qvec.common.tables import html_table
 
         rows = [
             (curve.k, *point[:3], *(f"{value:.4g}" for value in point[3:]))
@@ -92,14 +93,16 @@ class Curves:
             for point in curve.points
         ]
         title = f"Recall curves: {self.index}, {self.n:,} rows, {self.n_queries:,} {self.source}"
-        return html_table(title, ("k", *Point._fields), rows) + html_plot(self._draw)
+        return html_table(title, ("k", *Point._fields), rows) + plots.as_html(self._draw, "recall and cost of searches")
 
     def _draw(self, axes: Any) -> None:
-        for curve in self.curves:
-            axes.plot(
-                [p.cost for p in curve.points], [p.recall for p in curve.points], marker="o", label=f"k={curve.k}"
-            )
-        axes.set(xscale="log", xlabel="cost (codes scored)", ylabel="recall")
+        from qvec.common import plots
+
+        for number, curve in enumerate(self.curves):
+            costs, recalls = [p.cost for p in curve.points], [p.recall for p in curve.points]
+            axes.plot(costs, recalls, label=f"k={curve.k}", **plots.style(number))
+        axes.set(xlabel="cost (codes scored)", ylabel="recall")
+        plots.log_scale(axes, "x")
         axes.legend()
 
     def at(self, k: int) -> Curve:

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from qvec._kernels import crc32c
+from qvec.common import system
 from qvec.common.errors import LockedError
-from qvec.storage import byte_locks
-from qvec.storage.atomic_file import discard, flush_directory
+from qvec.storage.atomic_file import discard
 
 STAGED = "staged"  # folder of finished blocks that no manifest lists yet
 LOG = "log"  # folder of routed writes
@@ -35,9 +35,9 @@ def checksum(path: str | os.PathLike[str]) -> tuple[int, int]:
 def move(draft: Path, path: Path) -> None:
     """Rename a finished file to ``path``, replacing any file of this name. Lock files are not renamed."""
     discard(f"{path}-lock")
-    os.replace(draft, path)
+    system.replace(draft, path)
     discard(f"{draft}-lock")
-    flush_directory(str(path.parent))
+    system.flush_directory(str(path.parent))
 
 
 def drafts_of(path: Path) -> list[Path]:
@@ -48,11 +48,11 @@ def drafts_of(path: Path) -> list[Path]:
 def is_rebalanced(folder: Path) -> bool:
     """Whether a living process rebalances the set."""
     try:
-        fd = os.open(folder / REBALANCE_LOCK, os.O_RDWR | os.O_CLOEXEC)
+        fd = system.open_file(folder / REBALANCE_LOCK, write=True)
     except FileNotFoundError:
         return False
     try:
-        return byte_locks.find(fd, 0, 1) is not None
+        return system.find(fd, 0, 1) is not None
     finally:
         os.close(fd)
 
@@ -64,10 +64,10 @@ def locked(folder: str | os.PathLike[str], timeout: float, name: str = LOCK) -> 
     Raises LockedError after ``timeout`` seconds.
     """
     path = Path(folder) / name
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    fd = system.open_file(path, write=True, create=True)
     try:
         deadline = time.monotonic() + timeout
-        while not byte_locks.exclude(fd, 0):
+        while not system.exclude(fd, 0):
             if time.monotonic() >= deadline:
                 raise LockedError(f"{folder}: another process or thread changes the set; waited {timeout:g} s")
             time.sleep(_PAUSE)

@@ -15,11 +15,12 @@ from typing import Any, Literal
 import numpy as np
 
 from qvec._kernels import crc32c
+from qvec.common import system
 from qvec.common.errors import CorruptError
 from qvec.common.types import Ids, Int64Array, NDArray, Payload
 from qvec.shards.folder import LOG
 from qvec.storage import records
-from qvec.storage.atomic_file import flush_directory, replace_bytes
+from qvec.storage.atomic_file import replace_bytes
 
 SUFFIX = ".batch"
 Kind = Literal["upsert", "delete", "payloads"]
@@ -105,7 +106,7 @@ class Log:
     def remove(self, number: int) -> None:
         """Forget a batch that all shards contain."""
         os.unlink(self._path(number))
-        flush_directory(str(self.folder))
+        system.flush_directory(str(self.folder))
 
     def _path(self, number: int) -> Path:
         return self.folder / f"{number:012d}{SUFFIX}"

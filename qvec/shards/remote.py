@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from qvec.common import system
 from qvec.common.errors import CorruptError, InputError, NotFoundError
 from qvec.common.extras import require
 from qvec.shards import manifest as manifests
@@ -97,7 +98,7 @@ class Remote:
         except FileNotFoundError as error:
             raise NotFoundError(f"{self.url}/{name} is missing; the manifest lists it") from error
         with open(draft, "rb+") as file:
-            os.fsync(file.fileno())
+            system.flush_file(file.fileno())
 
 
 def publish(index: ShardSet, url: str, *, storage_options: dict[str, Any] | None = None) -> Manifest:

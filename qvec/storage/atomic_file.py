@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 from collections.abc import Callable
 
+from qvec.common import system
 from qvec.common.errors import ExistsError, InputError, LockedError, NotFoundError
-from qvec.storage import byte_locks
-from qvec.storage.file_pair import WRITERS, users_of
+from qvec.storage.file_pair import WRITERS, named_users
 
 PREVIOUS = ".previous"  # suffix of a file that another one has replaced, and that is kept
 REEMBEDDED = ".reembed"  # suffix of the file that is to replace one, until it is complete
 REEMBEDDED_DRAFT = ".reembed.new"  # ... until it is created
 COMPACTED = ".compact"  # suffix of the copy that is to replace a file
-_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP)  # errors of file systems without hard links
 
 
 def real_path(path: str | os.PathLike[str]) -> str:
@@ -39,10 +37,13 @@ def make(path: str, write: Callable[[str], None], draft: str | None = None) -> N
     draft = draft or f"{path}.{os.urandom(4).hex()}.new"
     try:
         write(draft)
-        _rename_new(draft, path)
+        try:
+            system.rename_new(draft, path)
+        except FileExistsError as error:
+            raise ExistsError(f"{path} exists already") from error
     finally:
         discard(draft)
-    flush_directory(directory)
+    system.flush_directory(directory)
 
 
 def replace_bytes(path: str, data: bytes) -> None:
@@ -52,11 +53,11 @@ def replace_bytes(path: str, data: bytes) -> None:
         with open(draft, "wb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
+            system.flush_file(file.fileno())
+        system.replace(draft, path)
     finally:
         discard(draft)
-    flush_directory(os.path.dirname(path))
+    system.flush_directory(os.path.dirname(path))
 
 
 def has_leftovers(draft: str) -> bool:
@@ -71,27 +72,6 @@ def discard(draft: str) -> None:
             os.unlink(leftover)
 
 
-def _rename_new(draft: str, path: str) -> None:
-    """Rename a file. Where the file system has hard links, do not replace a file that was created in the meantime."""
-    try:
-        os.link(draft, path)
-    except FileExistsError as error:
-        raise ExistsError(f"{path} exists already") from error
-    except OSError as error:
-        if error.errno not in _NO_LINKS:
-            raise
-        os.rename(draft, path)
-
-
-def flush_directory(directory: str) -> None:
-    """Make the names in a directory durable."""
-    fd = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
 def switch(new: str, path: str) -> None:
     """Put a closed file in place of ``path``, in one step, and keep the replaced one under ``path + PREVIOUS``.
 
@@ -99,21 +79,16 @@ def switch(new: str, path: str) -> None:
     """
     discard(path + PREVIOUS)
     discard_lock_file(new)
-    try:
-        os.link(path, path + PREVIOUS)
-    except OSError as error:
-        if error.errno not in _NO_LINKS:
-            raise
-        os.rename(path, path + PREVIOUS)
-    os.replace(new, path)
-    flush_directory(os.path.dirname(path))
+    system.move_aside(path, path + PREVIOUS)
+    system.replace(new, path)
+    system.flush_directory(os.path.dirname(path))
 
 
 def switch_back(path: str) -> None:
     """Put the closed file ``path + PREVIOUS`` in place of ``path``, in one step. The caller excludes writers."""
     discard_lock_file(path + PREVIOUS)
-    os.replace(path + PREVIOUS, path)
-    flush_directory(os.path.dirname(path))
+    system.replace(path + PREVIOUS, path)
+    system.flush_directory(os.path.dirname(path))
 
 
 def discard_lock_file(path: str) -> None:
@@ -124,14 +99,14 @@ def discard_lock_file(path: str) -> None:
 
 def remove(path: str) -> None:
     """Remove a store's file and its lock file, durably. Raises LockedError if the file is open for writing."""
-    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    fd = system.open_file(path, write=True)
     try:
-        if not byte_locks.exclude(fd, WRITERS):
-            raise LockedError(f"{path} is open for writing{users_of(fd)}")
+        if not system.exclude(fd, WRITERS):
+            raise LockedError(f"{path} is open for writing{named_users(fd)}")
         for suffix in (COMPACTED, PREVIOUS, REEMBEDDED, REEMBEDDED_DRAFT):
             discard(path + suffix)
         os.unlink(path)
-        flush_directory(os.path.dirname(os.path.abspath(path)))
+        system.flush_directory(os.path.dirname(os.path.abspath(path)))
         discard(path)
     finally:
         os.close(fd)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import mmap
 import os
 import threading
 import weakref
@@ -15,16 +14,16 @@ import lmdb
 
 from qvec import _kernels
 from qvec._kernels import Deadline, fork_epoch
+from qvec.common import system
 from qvec.common.errors import FormatError, LockedError, MapFullError, ReplacedError
-from qvec.storage import atomic_file, byte_locks, header, keys
-from qvec.storage.file_pair import FilePair, users_of
+from qvec.storage import header, keys
+from qvec.storage.file_pair import FilePair, named_users
 from qvec.storage.lmdb_errors import MAX_READERS, is_denied, translate, translated
 from qvec.storage.pages import PAGE_HEADER
 from qvec.storage.write_queue import WriteQueue
 
 MAP_SIZE = 1 << 40
 PATIENCE = 5.0  # seconds that a replacement of the file waits for snapshots to end
-_NO_RESERVE: int = getattr(mmap, "MAP_NORESERVE", 0)
 _LIB_VERSION = 0  # py-lmdb's number for LMDB 0.9, whose pages docs/format.md describes
 
 _registry: dict[tuple[int, int], Environment] = {}
@@ -97,10 +96,8 @@ class Environment(_kernels.EnvironmentBase):
         """
         with self.lock:
             size = 2 * self.lmdb.info()["map_size"]
-            try:
-                mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | _NO_RESERVE, prot=0).close()
-            except (OSError, OverflowError, ValueError) as error:
-                raise MapFullError(f"{self.path}: no address space for a map of {size} bytes") from error
+            if not system.has_address_space(size):
+                raise MapFullError(f"{self.path}: no address space for a map of {size} bytes")
             self._remap(size)
 
     def wait(self, condition: Callable[[], bool], patience: float | None = None) -> bool:
@@ -137,13 +134,13 @@ class Environment(_kernels.EnvironmentBase):
             map_size = self.lmdb.info()["map_size"]
             self.pair.check_named(path)
             self.lmdb.close()
-            if not byte_locks.exclude(self.pair.lock_fd, 0):
+            if not system.exclude(self.pair.lock_fd, 0):
                 self._open_same(map_size)
-                raise LockedError(f"{path} is open in another process{users_of(self.pair.data_fd)}")
+                raise LockedError(f"{path} is open in another process{named_users(self.pair.data_fd)}")
             try:
                 os.unlink(f"{path}-lock")
-                os.replace(draft, path)
-                atomic_file.flush_directory(os.path.dirname(path))
+                system.replace(draft, path)
+                system.flush_directory(os.path.dirname(path))
             finally:
                 _registry.pop(self.pair.key, None)
                 self.pair.close()
@@ -372,4 +369,4 @@ def _after_fork() -> None:
     _registry.clear()
 
 
-os.register_at_fork(after_in_child=_after_fork)
+system.after_fork(_after_fork)

@@ -10,15 +10,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
-import stat
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from qvec.common import system
 from qvec.common.errors import InputError, LockedError, NotFoundError, ReadOnlyError, ReplacedError
-from qvec.storage import byte_locks
 from qvec.storage.pages import newest_commit
 
 WRITERS = 1 << 39  # byte of the data file on which processes that have it open for writing share a lock
@@ -90,37 +88,27 @@ class FilePair:
     @property
     def readable_path(self) -> str:
         """A path that refers to the open data file, even after the file was renamed or removed."""
-        return f"/proc/self/fd/{self.data_fd}" if os.path.isdir("/proc/self/fd") else f"/dev/fd/{self.data_fd}"
+        return system.path_of(self.data_fd)
 
     def register(self) -> bool:
-        """Register this process as a user of the lock file. Returns False if LMDB uses another lock file.
-
-        LMDB has POSIX locks on two bytes: byte 0 (the lock file is in use) and the byte of the process id (the readers
-        of the process are alive; mdb_reader_pid in mdb.c). The process loses both when it closes any descriptor of the
-        file, so this call also takes shared locks on both bytes, which belong to ``lock_fd``. LMDB's lock on the byte
-        of the process id is exclusive and is converted to a shared one first.
-        """
-        pid = os.getpid()
-        if byte_locks.find(self.lock_fd, pid, pid + 1) != (pid, pid):
-            return False
-        fcntl.lockf(self.lock_fd, fcntl.LOCK_SH | fcntl.LOCK_NB, 1, pid)
-        return byte_locks.share(self.lock_fd, pid) and byte_locks.share(self.lock_fd, 0)
+        """Register this process as a user of the lock file. Returns False if LMDB uses another lock file."""
+        return system.keep_lmdb_locks(self.lock_fd)
 
     def mark_as_written(self, written: bool = True) -> None:
         """Record that this process has the file open for writing, or no longer has."""
-        if written and not byte_locks.share(self.data_fd, WRITERS):
+        if written and not system.share(self.data_fd, WRITERS):
             raise LockedError(f"{self.path} is being removed")
         if not written:
-            byte_locks.unlock(self.data_fd, WRITERS)
+            system.unlock(self.data_fd, WRITERS)
 
     def is_only_writer(self) -> bool:
         """Whether no other process has the file open for writing."""
-        return byte_locks.find(self.data_fd, WRITERS, WRITERS + 1) is None
+        return system.find(self.data_fd, WRITERS, WRITERS + 1) is None
 
     def is_only_user(self) -> bool:
         """Whether no other process has the file open, apart from readers that may not write the lock file."""
         own = PAIRING + self.lock_inode % PAIRING
-        return byte_locks.find(self.data_fd, own, own + 1) is None
+        return system.find(self.data_fd, own, own + 1) is None
 
     def wait_for_others(self, timeout: float, what: str, condition: Callable[[], bool]) -> None:
         """Wait until a condition is true. After ``timeout`` seconds LockedError names the users of the file.
@@ -130,14 +118,14 @@ class FilePair:
         deadline = time.monotonic() + timeout
         while not condition():
             if time.monotonic() >= deadline:
-                users = users_of(self.data_fd)
+                users = named_users(self.data_fd)
                 raise LockedError(f"{self.path}: another process {what}{users}; this call waited {timeout:g} s")
             time.sleep(min(PAUSE_FOR_OTHERS, max(0.0, deadline - time.monotonic())))
 
     def unregister(self) -> None:
         """Unlock the byte of the process id before LMDB is opened again. No snapshot of this process may be open."""
         if self.lock_fd >= 0:
-            byte_locks.unlock(self.lock_fd, os.getpid())
+            system.release_lmdb_locks(self.lock_fd)
 
     def close(self) -> None:
         """Close the descriptors, and with them all locks of the pair. Closing twice has no effect."""
@@ -166,7 +154,7 @@ class FilePair:
         """Remove the name of a lock file that is in use with another data file, which this data file has replaced."""
         with contextlib.ExitStack() as stack:
             try:
-                fd = os.open(f"{self.path}-lock", os.O_RDONLY | os.O_CLOEXEC)
+                fd = system.open_file(f"{self.path}-lock")
                 stack.callback(os.close, fd)
                 inode = os.fstat(fd).st_ino
             except FileNotFoundError:
@@ -176,13 +164,13 @@ class FilePair:
             if _has_other_pairing(self.data_fd, inode):
                 raise LockedError(
                     f"{self.path} is in use under another name, or its lock file was removed while it was in use"
-                    f"{users_of(self.data_fd)}"
+                    f"{named_users(self.data_fd)}"
                 )
             if fd >= 0 and _has_other_pairing(fd, self.key[1]):
                 try:
                     os.unlink(f"{self.path}-lock")
                 except PermissionError as error:
-                    users = users_of(fd)
+                    users = named_users(fd)
                     raise LockedError(
                         f"there is no permission to remove {self.path}-lock; its users have a replaced file open{users}"
                     ) from error
@@ -191,14 +179,14 @@ class FilePair:
         """Take the pairing locks. Returns False if LMDB did not open these files, or if a name has changed."""
         name = f"{self.path}-lock"
         try:
-            self.lock_fd = os.open(name, os.O_RDWR | os.O_CLOEXEC)
+            self.lock_fd = system.open_file(name, write=True)
         except FileNotFoundError:
             return False
         self.lock_inode = os.fstat(self.lock_fd).st_ino
         shared = (
             self.register()
-            and byte_locks.share(self.lock_fd, PAIRING + self.key[1] % PAIRING)
-            and byte_locks.share(self.data_fd, PAIRING + self.lock_inode % PAIRING)
+            and system.share(self.lock_fd, PAIRING + self.key[1] % PAIRING)
+            and system.share(self.data_fd, PAIRING + self.lock_inode % PAIRING)
         )
         if not shared or not self.is_named() or not _is_name_of(name, self.lock_fd):
             return False
@@ -219,8 +207,8 @@ class FilePair:
             return True
         self.unregister()
         env.close()
-        if not byte_locks.exclude(self.lock_fd, 0):
-            raise LockedError(f"{self.path}-lock belongs to another file, and is in use{users_of(self.lock_fd)}")
+        if not system.exclude(self.lock_fd, 0):
+            raise LockedError(f"{self.path}-lock belongs to another file, and is in use{named_users(self.lock_fd)}")
         os.unlink(f"{self.path}-lock")
         return False
 
@@ -260,9 +248,9 @@ def _is_name_of(path: str, fd: int) -> bool:
 def _open_data(path: str) -> int:
     try:
         try:
-            return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            return system.open_file(path, write=True)
         except OSError:
-            return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            return system.open_file(path)
     except FileNotFoundError as error:
         raise NotFoundError(f"{path}: there is no such file") from error
     except PermissionError as error:
@@ -272,38 +260,27 @@ def _open_data(path: str) -> int:
 @contextlib.contextmanager
 def _opening(fd: int, path: str, deadline: float) -> Iterator[None]:
     """Let one process at a time open a data file."""
-    while True:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            break
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                raise LockedError(f"{path}: another process has been opening the file for {PATIENCE:.0f} s") from None
-            time.sleep(_PAUSE)
+    while not system.lock_file(fd):
+        if time.monotonic() > deadline:
+            raise LockedError(f"{path}: another process has been opening the file for {PATIENCE:.0f} s")
+        time.sleep(_PAUSE)
     try:
         yield
     finally:
-        fcntl.flock(fd, fcntl.LOCK_UN)
+        system.unlock_file(fd)
 
 
 def _has_other_pairing(fd: int, inode: int) -> bool:
     """Whether a file has a pairing lock for another file than the one with this inode (-1: for any file)."""
     own = PAIRING + (inode % PAIRING if inode >= 0 else PAIRING)
     ranges = (PAIRING, min(own, 2 * PAIRING)), (own + 1, 2 * PAIRING)
-    return any(byte_locks.find(fd, start, stop) is not None for start, stop in ranges)
+    return any(system.find(fd, start, stop) is not None for start, stop in ranges)
 
 
-def users_of(fd: int) -> str:
+def named_users(fd: int) -> str:
     """Name the other processes that have the file of a descriptor open, for a message. Empty if none can be found."""
-    key, found = _key(os.fstat(fd)), []
-    for pid in filter(str.isdigit, os.listdir("/proc") if os.path.isdir("/proc") else ()):
-        with contextlib.suppress(OSError):
-            for other in os.listdir(f"/proc/{pid}/fd"):
-                status = os.stat(f"/proc/{pid}/fd/{other}")
-                if stat.S_ISREG(status.st_mode) and _key(status) == key and int(pid) != os.getpid():
-                    found.append(int(pid))
-                    break
-    return f" (by process {', '.join(map(str, sorted(found)))})" if found else ""
+    found = system.users_of(fd)
+    return f" (by process {', '.join(map(str, found))})" if found else ""
 
 
 def _key(status: os.stat_result) -> tuple[int, int]:
@@ -316,4 +293,4 @@ def _after_fork() -> None:
         pair.close()
 
 
-os.register_at_fork(after_in_child=_after_fork)
+system.after_fork(_after_fork)

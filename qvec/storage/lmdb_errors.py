@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import resource
 from collections.abc import Iterator
 
 import lmdb
 
+from qvec.common import system
 from qvec.common.errors import (
     ClosedError,
     CorruptError,
@@ -56,10 +56,9 @@ def translate(error: lmdb.Error, path: str) -> QvecError:
 
 
 def _room(path: str) -> str:
-    free = os.statvfs(os.path.dirname(path) or ".")
-    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
-    allowed = "no limit" if limit == resource.RLIM_INFINITY else f"a limit of {limit}"
-    return f"{free.f_bavail * free.f_frsize} bytes are free on the disk, and files have {allowed}"
+    free, limit = system.free_bytes(os.path.dirname(path) or "."), system.file_size_limit()
+    allowed = "no limit" if limit is None else f"a limit of {limit}"
+    return f"{free} bytes are free on the disk, and files have {allowed}"
 
 
 def is_denied(error: lmdb.Error) -> bool:

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from qvec.common import system
 from qvec.common.errors import CorruptError, FormatError, NotFoundError, ReadOnlyError
 
 NO_PAGE = 0xFFFFFFFFFFFFFFFF
@@ -81,7 +82,7 @@ def newest_commit(fd: int) -> int:
 
 
 def _read_meta(fd: int, at: int) -> Meta:
-    page = os.pread(fd, _META.size, at)
+    page = system.read_at(fd, _META.size, at)
     return Meta(*_META.unpack(page)) if len(page) == _META.size else _NO_META
 
 
@@ -139,7 +140,7 @@ class Pages:
                 continue
             for node in page.nodes:
                 start = node.page * self.psize + PAGE_HEADER
-                value = os.pread(self.fd, node.size, start) if node.page else data[node.at : node.at + node.size]
+                value = system.read_at(self.fd, node.size, start) if node.page else data[node.at : node.at + node.size]
                 numbers = memoryview(value[: len(value) // 8 * 8]).cast("Q")
                 yield int.from_bytes(node.key, sys.byteorder), numbers[1 : numbers[0] + 1].tolist()
 
@@ -176,7 +177,7 @@ class Pages:
         return highest
 
     def _read(self, number: int) -> bytes:
-        page = os.pread(self.fd, self.psize, number * self.psize) if number < 1 << 48 else b""
+        page = system.read_at(self.fd, self.psize, number * self.psize) if number < 1 << 48 else b""
         if len(page) < self.psize:
             raise CorruptError(f"LMDB's page {number} is past the end of the file")
         return page

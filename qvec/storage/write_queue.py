@@ -16,8 +16,9 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from qvec.common import system
 from qvec.common.errors import InputError, LockedError
-from qvec.storage import byte_locks, owner
+from qvec.storage import owner
 from qvec.storage.file_pair import FilePair
 
 # Positions of locked bytes in the lock file. LMDB locks bytes below 2^32, and a FilePair locks the byte
@@ -154,7 +155,7 @@ class WriteQueue:
 
     def _pass_on(self) -> None:
         if self._pair is not None and self._pair.lock_fd >= 0:
-            byte_locks.unlock(self._pair.lock_fd, _TICKETS, _END - _TICKETS)
+            system.unlock(self._pair.lock_fd, _TICKETS, _END - _TICKETS)
         self._writer = self._waiting.popleft() if self._waiting else None
         if self._writer is not None:
             self._writer.gate.release()
@@ -173,15 +174,15 @@ class WriteQueue:
         if self._pair is None:
             return
         fd, pause = self._pair.lock_fd, _MIN_PAUSE
-        while not byte_locks.exclude(fd, _TICKET_MUTEX):
+        while not system.exclude(fd, _TICKET_MUTEX):
             pause = self._sleep(pause, deadline, timeout)
         try:
             ticket = _TICKETS
-            while (found := byte_locks.find(fd, ticket, _WRITER_RECORD)) is not None:
+            while (found := system.find(fd, ticket, _WRITER_RECORD)) is not None:
                 ticket = found[0] + 1
-            byte_locks.exclude(fd, ticket)
+            system.exclude(fd, ticket)
         finally:
-            byte_locks.unlock(fd, _TICKET_MUTEX)
+            system.unlock(fd, _TICKET_MUTEX)
         pause = _MIN_PAUSE
         while ahead := _count_ahead(fd, ticket):
             if ahead > 1:
@@ -189,7 +190,7 @@ class WriteQueue:
             else:
                 pause = self._sleep(pause, deadline, timeout)
         me.since = time.time()
-        byte_locks.exclude(fd, _WRITER_RECORD + _record(me.activity))
+        system.exclude(fd, _WRITER_RECORD + _record(me.activity))
 
     def _sleep(self, pause: float, deadline: float, timeout: float) -> float:
         left = deadline - time.monotonic()
@@ -201,7 +202,7 @@ class WriteQueue:
     def _who(self, records: tuple[int, int]) -> str:
         """Describe the process that has locked a byte in the range ``records``: its id, its activity and its start."""
         assert self._pair is not None
-        found = byte_locks.find(self._pair.lock_fd, *records)
+        found = system.find(self._pair.lock_fd, *records)
         if found is None:
             return "another process writes"
         record = (found[0] - records[0]) % (1 << (_TIME_BITS + _PID_BITS + 4))
@@ -221,11 +222,11 @@ class WriteQueue:
         if self._pair is None:
             return True
         number = ACTIVITIES.index(activity)
-        if not byte_locks.exclude(self._pair.lock_fd, _JOBS + number):
+        if not system.exclude(self._pair.lock_fd, _JOBS + number):
             with self._lock:
                 self._jobs.pop(activity, None)
             return False
-        byte_locks.exclude(self._pair.lock_fd, _JOB_RECORDS + _record(activity))
+        system.exclude(self._pair.lock_fd, _JOB_RECORDS + _record(activity))
         return True
 
     def _end_job(self, activity: str) -> None:
@@ -233,8 +234,8 @@ class WriteQueue:
             self._jobs.pop(activity, None)
         if self._pair is not None:
             start, stop = self._job_records(activity)
-            byte_locks.unlock(self._pair.lock_fd, start, stop - start)
-            byte_locks.unlock(self._pair.lock_fd, _JOBS + ACTIVITIES.index(activity))
+            system.unlock(self._pair.lock_fd, start, stop - start)
+            system.unlock(self._pair.lock_fd, _JOBS + ACTIVITIES.index(activity))
 
     def _job_records(self, activity: str) -> tuple[int, int]:
         size = 1 << (_TIME_BITS + _PID_BITS)
@@ -245,7 +246,7 @@ class WriteQueue:
 def _count_ahead(fd: int, ticket: int) -> int:
     """Return 0 if no earlier ticket is locked, else the distance to the first one, rounded up to a power of two."""
     ahead = 0
-    while byte_locks.find(fd, _TICKETS, ticket - ahead) is not None:
+    while system.find(fd, _TICKETS, ticket - ahead) is not None:
         ahead = max(1, 2 * ahead)
     return ahead
 

@@ -14,9 +14,10 @@ import os
 import time
 from collections.abc import Iterable, Iterator
 
+from qvec.common import system
 from qvec.common.errors import CorruptError, LockedError
 from qvec.storage import keys
-from qvec.storage.file_pair import PAUSE_FOR_OTHERS, users_of
+from qvec.storage.file_pair import PAUSE_FOR_OTHERS, named_users
 from qvec.storage.pages import NO_PAGE, PAGE_HEADER, Pages
 from qvec.storage.store import Store, Transaction
 
@@ -51,7 +52,7 @@ def zero_free_pages(store: Store, patience: float) -> int:
             eraser = PageEraser(pages, snap.view.txn_id)
         eraser.read_trees()
         _zero_in_steps(store, eraser, patience)
-    os.fsync(env.pair.data_fd)
+    system.flush_file(env.pair.data_fd)
     return eraser.done
 
 
@@ -69,7 +70,7 @@ def _zero_in_steps(store: Store, eraser: PageEraser, patience: float) -> None:
             continue
         if time.monotonic() >= deadline:
             what = f"reads {len(earlier)} earlier commits" if is_only_writer else WRITES
-            raise LockedError(f"{store.path}: another process {what}{users_of(env.pair.data_fd)}")
+            raise LockedError(f"{store.path}: another process {what}{named_users(env.pair.data_fd)}")
         time.sleep(PAUSE_FOR_OTHERS)
 
 
@@ -199,10 +200,10 @@ class PageEraser:
         """Zero bytes of the file."""
         step = _PAGES_PER_WRITE * self.pages.psize
         for at in range(start, stop, step):
-            old = os.pread(self.pages.fd, min(stop - at, step), at)
+            old = system.read_at(self.pages.fd, min(stop - at, step), at)
             filled = len(old) - old.count(0)
             if filled:
-                os.pwrite(self.pages.fd, bytes(len(old)), at)
+                system.write_at(self.pages.fd, bytes(len(old)), at)
             self.done += filled
 
 

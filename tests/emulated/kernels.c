@@ -3,8 +3,12 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#ifdef _WIN32
+#include <windows.h>
+#else
 #include <sys/mman.h>
 #include <unistd.h>
+#endif
 
 #include "column/bitmap.h"
 #include "codec/bitpack.h"
@@ -13,6 +17,7 @@
 #include "codec/rows.h"
 #include "codec/simd.h"
 #include "column/crc32c.h"
+#include "system/system.h"
 #include "ivf/lists.h"
 #include "text/collect.h"
 #include "text/score.h"
@@ -46,12 +51,22 @@ static void fill(float *x, size_t n, double spread) {
 }
 
 /* n bytes whose end is the last byte before a page that faults. */
+#ifdef _WIN32
+static uint8_t *fenced(size_t n) {
+    size_t page = qv_page_size(), whole = qv_round_up(n, page);
+    uint8_t *at = VirtualAlloc(NULL, whole + page, MEM_RESERVE | MEM_COMMIT, PAGE_READWRITE);
+    DWORD before;
+    if (at == NULL || !VirtualProtect(at + whole, page, PAGE_NOACCESS, &before)) abort();
+    return at + whole - n;
+}
+#else
 static uint8_t *fenced(size_t n) {
     size_t page = (size_t)sysconf(_SC_PAGESIZE), whole = qv_round_up(n, page);
     uint8_t *at = mmap(NULL, whole + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (at == MAP_FAILED || mprotect(at + whole, page, PROT_NONE)) abort();
     return at + whole - n;
 }
+#endif
 
 static int is_float(int kind) { return kind == QV_F32 || kind == QV_F16 || kind == QV_BF16; }
 
@@ -261,7 +276,43 @@ static void check_level(int level) {
     for (uint32_t n = 1; n <= 128; n++) check_contribute(n, level);
 }
 
+/* What system.h promises, with a file in the current folder. */
+static void check_system(void) {
+    size_t bytes = 3 * QV_HUGE_PAGE + 1, sum = 0;
+    uint8_t *huge = qv_huge_alloc(bytes), *aligned = qv_aligned_alloc(1000);
+    report(huge && (uintptr_t)huge % QV_HUGE_PAGE == 0, "huge pages", 0, 0);
+    report(aligned && (uintptr_t)aligned % 64 == 0, "aligned memory", 0, 0);
+    if (!huge || !aligned) return;
+    for (size_t i = 0; i < bytes; i++) sum += huge[i];
+    report(sum == 0, "zeros", 0, 0);
+    memset(huge, 7, bytes);
+    qv_plain_pages(huge, bytes);
+    qv_drop_pages(huge + QV_HUGE_PAGE, QV_HUGE_PAGE);
+    report(huge[0] == 7 && huge[bytes - 1] == 7, "pages that were kept", 0, 0);
+    report(qv_huge_alloc(SIZE_MAX - 5) == NULL && qv_huge_alloc((size_t)1 << 62) == NULL, "no memory", 0, 0);
+
+    FILE *file = fopen("kernels.bin", "wb+");
+    report(file != NULL, "file", 0, 0);
+    if (file) {
+        fwrite(huge, 1, bytes, file);
+        fputs("\n\r\x1a!", file);
+        fflush(file);
+        qv_request_file(fileno(file), 0, bytes);
+        report(!qv_read_file(fileno(file), aligned, 4, bytes) && !memcmp(aligned, "\n\r\x1a!", 4), "read", 0, 0);
+        report(qv_read_file(fileno(file), aligned, 5, bytes) == -1, "read past the end", 0, 0);
+        fclose(file);
+    }
+    uint64_t reads, faults, before = qv_now();
+    report(qv_count_reads(&reads, &faults) == 0, "reads are counted", 0, 0);
+    report(qv_now() >= before && qv_page_size() >= 4096, "clock and pages", 0, 0);
+    qv_request_pages(huge, bytes);
+    qv_trim_heap();
+    qv_huge_free(huge, bytes);
+    qv_aligned_free(aligned);
+}
+
 int main(void) {
+    check_system();
     for (size_t n = 1; n < 40000; n = n * 5 / 4 + 1) check_crc(n);
     for (int level = QV_SCALAR + 1; level < QV_SIMD_LEVELS; level++) {
         if (!qv_simd_supported(level)) continue;

@@ -1,12 +1,16 @@
 """Kernels of instruction sets that this machine may not have, run by emulation: AVX-512 as plain C, NEON by QEMU.
 
-Debian's packages: libsimde-dev; gcc-aarch64-linux-gnu and qemu-user-static.
+Debian's packages: libsimde-dev; gcc-aarch64-linux-gnu and qemu-user-static; wine64 and wine, with ziglang of PyPI.
+QVEC_WINDOWS_PYTHON: the python.exe of a Python for Windows, if the functions of Windows are to be tested, too.
 """
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -23,10 +27,10 @@ pytestmark = [
 
 def run(folder: Path, compiler: str, *options: str, through: tuple[str, ...] = ()) -> str:
     """The output of the comparison, which must not report a difference."""
-    program = folder / "kernels"
+    program = folder / "kernels.exe"
     sources = [HERE / "kernels.c", *sorted(KERNELS.rglob("*.c"))]
-    subprocess.run([compiler, *FLAGS, *options, f"-I{KERNELS}", *sources, "-lm", "-o", program], check=True)
-    done = subprocess.run([*through, program], stdout=subprocess.PIPE, text=True, timeout=1800, check=False)
+    subprocess.run([*compiler.split(), *FLAGS, *options, f"-I{KERNELS}", *sources, "-lm", "-o", program], check=True)
+    done = subprocess.run([*through, program], stdout=subprocess.PIPE, text=True, timeout=1800, check=False, cwd=folder)
     assert done.returncode == 0, done.stdout[-2000:]
     return done.stdout
 
@@ -47,3 +51,20 @@ def test_neon_kernels_agree_with_the_scalar_ones(tmp_path: Path, machine: str) -
     shown = run(tmp_path, "aarch64-linux-gnu-gcc", f"-march={machine}", "-static", through=through)
     assert "neon: " in shown
     assert shown.strip().endswith(" 0 failed")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ziglang") is None, reason="ziglang is not installed")
+@pytest.mark.skipif(shutil.which("wine") is None, reason="wine is not installed")
+def test_kernels_for_windows_agree_with_the_scalar_ones(tmp_path: Path) -> None:
+    shown = run(tmp_path, f"{sys.executable} -m ziglang cc -target x86_64-windows-gnu", through=("wine",))
+    assert "avx2: " in shown
+    assert shown.strip().endswith(" 0 failed")
+
+
+@pytest.mark.skipif("QVEC_WINDOWS_PYTHON" not in os.environ, reason="QVEC_WINDOWS_PYTHON is not set")
+@pytest.mark.skipif(shutil.which("wine") is None, reason="wine is not installed")
+def test_the_functions_of_windows_do_what_those_of_linux_do(tmp_path: Path) -> None:
+    module = HERE.parents[1] / "qvec" / "common" / "system" / "windows.py"
+    command = ["wine", os.environ["QVEC_WINDOWS_PYTHON"], str(HERE / "windows.py"), str(module), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    assert done.stdout.strip() == "ok", done.stdout + done.stderr[-3000:]

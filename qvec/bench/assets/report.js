@@ -2,8 +2,20 @@
 const runs = JSON.parse(document.getElementById("data").textContent);
 const $ = (id) => document.getElementById(id);
 const SVG = "http://www.w3.org/2000/svg";
-const COLORS = ["#2563eb", "#e8590c", "#2b8a3e", "#9c36b5", "#c2255c", "#0c8599", "#b08900", "#5f3dc4", "#495057",
-  "#e03131", "#087f5b", "#a0522d", "#1098ad", "#d6336c", "#66a80f", "#845ef7"];
+// Colors that differ from each other and from a white or dark ground; each series also has a shape of its own.
+const COLORS = ["#0072b2", "#d55e00", "#009e73", "#c46d9d", "#b08000", "#3a96d0", "#a8644e", "#848992"];
+// Shapes of marks as paths around 0, 0 of a radius of 1.
+const SHAPES = [
+  "M-1 0A1 1 0 1 0 1 0A1 1 0 1 0 -1 0Z",
+  "M-.9 -.9H.9V.9H-.9Z",
+  "M0 -1.25L1.25 0L0 1.25L-1.25 0Z",
+  "M0 -1.2L1.15 .85H-1.15Z",
+  "M0 1.2L1.15 -.85H-1.15Z",
+  "M-.4 -1.1H.4V-.4H1.1V.4H.4V1.1H-.4V.4H-1.1V-.4H-.4Z",
+  "M0 -1.3L.35 -.45L1.25 -.4L.55 .17L.77 1.05L0 .55L-.77 1.05L-.55 .17L-1.25 -.4L-.35 -.45Z",
+  "M-1.1 -.6L-.6 -1.1L0 -.5L.6 -1.1L1.1 -.6L.5 0L1.1 .6L.6 1.1L0 .5L-.6 1.1L-1.1 .6L-.5 0Z",
+  "M1.2 0L-.85 1.15V-1.15Z",
+];
 
 // What a point can be drawn by: name, value of (entry, point, run), and whether more is better.
 const AXES = {
@@ -14,13 +26,10 @@ const AXES = {
   p50_us: ["p50, microseconds", (e, p) => p.p50_us],
   p95_us: ["p95, microseconds", (e, p) => p.p95_us],
   p99_us: ["p99, microseconds", (e, p) => p.p99_us],
-  rss: ["resident bytes a vector", (e, p, r) => e.memory && e.memory.rss / r.n],
-  index: ["bytes a vector without originals (peers: resident)", (e, p, r) => {
-    const parts = Object.entries(e.parts).filter(([name]) => name !== "vectors").map(([, size]) => size);
-    return parts.length ? parts.reduce((a, b) => a + b) / r.n : e.memory && e.memory.rss / r.n;
-  }],
-  anonymous: ["anonymous bytes a vector", (e, p, r) => e.memory && e.memory.anonymous / r.n],
-  file: ["bytes a vector on disk", (e, p, r) => e.file_bytes && e.file_bytes / r.n],
+  rss: ["resident bytes per vector, with mapped originals", (e, p, r) => e.memory && e.memory.rss / r.n],
+  index: ["bytes of index in memory per vector", (e) => e.index_memory],
+  anonymous: ["anonymous bytes per vector", (e, p, r) => e.memory && e.memory.anonymous / r.n],
+  file: ["bytes per vector on disk", (e, p, r) => e.file_bytes && e.file_bytes / r.n],
   build_s: ["build, seconds", (e) => e.build_s],
 };
 const WAYS = { qps: "single queries", batch_qps: "batch" };
@@ -44,7 +53,16 @@ const shown = (value) => {
   return String(Number(value.toPrecision(value < 0.1 ? 2 : value < 1 ? 4 : 3)));
 };
 const run = () => runs[Number($("run").value)];
-const color = (entry) => COLORS[run().entries.indexOf(entry) % COLORS.length];
+const number = (entry) => run().entries.indexOf(entry);
+const color = (entry) => COLORS[number(entry) % COLORS.length];
+// The next eight contestants have the same colors with other shapes.
+const shape = (entry) => {
+  const round = Math.floor(number(entry) / COLORS.length);
+  return SHAPES[((number(entry) % COLORS.length) + round) % SHAPES.length];
+};
+const mark = (parent, entry, x, y, r) =>
+  make(parent, "path", { d: shape(entry), class: "mark", style: `fill:${color(entry)}`, "vector-effect":
+    "non-scaling-stroke", transform: `translate(${x.toFixed(1)} ${y.toFixed(1)}) scale(${r})` });
 const searched = (point) => Object.entries(point.search).map(([name, value]) => `${name} ${value}`).join(", ");
 
 // Points that no other of the same contestant beats in recall and speed, by ascending recall.
@@ -98,13 +116,15 @@ const ticks = (missed, log, low, high) => {
 };
 
 let marks = [];
+let current = null;
 const draw = () => {
   const chart = $("chart"), [x, y] = [$("x").value, $("y").value];
   const width = chart.clientWidth, height = chart.clientHeight;
   const [left, right, top, bottom] = [64, width - 16, 16, height - 48];
   chart.replaceChildren();
   chart.setAttribute("viewBox", `0 0 ${width} ${height}`);
-  marks = [];
+  [marks, current] = [[], null];
+  $("tip").hidden = true;
   const way = y === "batch_qps" || x === "batch_qps" ? "batch_qps" : "qps";
   const series = run().entries.filter((entry) => !hidden.has(entry.contestant)).map((entry) => {
     const points = $("front").checked ? frontOf(entry.points, way) : entry.points;
@@ -132,24 +152,18 @@ const draw = () => {
     const d = placed.map((v, i) => `${i ? "L" : "M"}${v.px.toFixed(1)} ${v.py.toFixed(1)}`).join("");
     if (d && $("front").checked) make(chart, "path", { d, stroke: color(entry), class: entry.own ? "own" : "peer" });
     for (const v of placed) {
-      v.mark = make(chart, "circle", { cx: v.px, cy: v.py, r: entry.own ? 5 : 4, fill: color(entry) });
+      v.mark = mark(chart, entry, v.px, v.py, entry.own ? 5 : 4);
       marks.push(v);
     }
   }
 };
 
-const point = (event) => {
-  const box = $("chart").getBoundingClientRect();
-  const [px, py] = [event.clientX - box.left, event.clientY - box.top];
-  let near = null, least = 30 ** 2;
-  for (const mark of marks) {
-    mark.mark.classList.remove("near");
-    const distance = (mark.px - px) ** 2 + (mark.py - py) ** 2;
-    if (distance < least) [near, least] = [mark, distance];
-  }
+// Show the figures of a mark; null: of none.
+const select = (near) => {
+  for (const each of marks) each.mark.classList.toggle("near", each === near);
+  current = near;
   $("tip").hidden = !near;
   if (!near) return;
-  near.mark.classList.add("near");
   const tip = $("tip");
   tip.replaceChildren();
   make(tip, "b", {}, near.entry.contestant);
@@ -159,28 +173,62 @@ const point = (event) => {
     make(list, "dt", {}, name);
     make(list, "dd", {}, shown(value(near.entry, near.point, run())));
   }
-  const room = $("chart").clientWidth;
-  tip.style.left = near.px < room / 2 ? `${near.px + 14}px` : `${near.px - 14 - tip.offsetWidth}px`;
+  const room = $("chart").clientWidth, left = near.px < room / 2 ? near.px + 14 : near.px - 14 - tip.offsetWidth;
+  tip.style.left = `${Math.max(0, Math.min(left, room - tip.offsetWidth))}px`;
   tip.style.top = `${Math.max(0, Math.min(near.py - 20, $("chart").clientHeight - tip.offsetHeight))}px`;
+};
+const point = (event) => {
+  const box = $("chart").getBoundingClientRect();
+  const [px, py] = [event.clientX - box.left, event.clientY - box.top];
+  const distance = (each) => (each.px - px) ** 2 + (each.py - py) ** 2;
+  const near = marks.reduce((best, each) => (!best || distance(each) < distance(best) ? each : best), null);
+  select(near && distance(near) < 30 ** 2 ? near : null);
+};
+// Arrow keys: along a contestant, or to the nearest mark of the contestant before or after it.
+const STEPS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+const move = (event) => {
+  if (event.key === "Escape") return select(null);
+  const step = STEPS[event.key];
+  if (!step || !marks.length) return;
+  event.preventDefault();
+  if (!current) return select(marks[0]);
+  const at = marks.indexOf(current) + step[0];
+  if (step[0]) return select(marks[at] && marks[at].entry === current.entry ? marks[at] : current);
+  const entries = [...new Set(marks.map((each) => each.entry))];
+  const other = entries[(entries.indexOf(current.entry) + step[1] + entries.length) % entries.length];
+  const far = (each) => Math.abs(each.px - current.px);
+  select(marks.filter((each) => each.entry === other).sort((a, b) => far(a) - far(b))[0]);
 };
 
 const legend = () => {
   const list = $("legend");
   list.replaceChildren();
   for (const entry of run().entries) {
-    const button = make(make(list, "li"), "button", { type: "button", "aria-pressed": !hidden.has(entry.contestant) });
+    const item = make(list, "li");
+    const button = make(item, "button", { type: "button", "aria-pressed": !hidden.has(entry.contestant) });
     button.classList.toggle("off", hidden.has(entry.contestant));
     button.classList.toggle("own", entry.own);
-    make(button, "i", { style: `background:${color(entry)}` });
+    const sample = document.createElementNS(SVG, "svg");
+    sample.setAttribute("viewBox", "-7 -7 14 14");
+    sample.setAttribute("aria-hidden", "true");
+    button.append(sample);
+    mark(sample, entry, 0, 0, 5);
     make(button, "span", {}, entry.contestant);
     button.onclick = () => toggle(entry.contestant);
-    button.ondblclick = () => alone(entry.contestant);
+    const only = make(item, "button", { type: "button", "aria-label": `show only ${entry.contestant}` }, "only");
+    only.onclick = () => alone(entry.contestant);
   }
 };
-const toggle = (name) => { hidden.has(name) ? hidden.delete(name) : hidden.add(name); legend(); draw(); };
+// All buttons are replaced: the one that was pressed gets the focus again.
+const redraw = () => {
+  const place = [...$("legend").querySelectorAll("button")].indexOf(document.activeElement);
+  legend(); draw();
+  if (place >= 0) $("legend").querySelectorAll("button")[place].focus();
+};
+const toggle = (name) => { hidden.has(name) ? hidden.delete(name) : hidden.add(name); redraw(); };
 const alone = (name) => {
   for (const entry of run().entries) hidden.add(entry.contestant);
-  hidden.delete(name); legend(); draw();
+  hidden.delete(name); redraw();
 };
 
 const rank = () => {
@@ -192,7 +240,7 @@ const rank = () => {
   const table = $("ranking");
   table.replaceChildren();
   const head = make(make(table, "thead"), "tr");
-  for (const title of ["contestant", "queries/s", "ratio", "", "bytes a vector", "build s"]) make(head, "th", {}, title);
+  for (const title of ["contestant", "queries/s", "ratio", "", "bytes per vector", "build s"]) make(head, "th", {}, title);
   const body = make(table, "tbody");
   for (const { entry, rate } of rows) {
     const row = make(body, "tr", { class: entry.own ? "own" : "peer" });
@@ -202,7 +250,7 @@ const rank = () => {
     make(row, "td", {}, ratio === null ? "–" : ratio.toFixed(2));
     const share = rate === null ? 0 : (100 * rate) / rows[0].rate;
     make(make(row, "td", { class: "bar" }), "i", { style: `width:${share}%;background:${color(entry)}` });
-    make(row, "td", {}, shown(AXES.rss[1](entry, null, run())));
+    make(row, "td", {}, shown(AXES.index[1](entry)));
     make(row, "td", {}, shown(entry.build_s));
   }
 };
@@ -227,6 +275,8 @@ for (const id of ["target", "way", "against"]) $(id).oninput = rank;
 $("all").onclick = () => { hidden.clear(); legend(); draw(); };
 $("none").onclick = () => { run().entries.forEach((entry) => hidden.add(entry.contestant)); legend(); draw(); };
 $("chart").onpointermove = point;
-$("chart").onpointerleave = () => { $("tip").hidden = true; };
+$("chart").onpointerleave = () => select(null);
+$("chart").onkeydown = move;
+$("chart").onblur = () => select(null);
 addEventListener("resize", draw);
 choose();

@@ -31,7 +31,4 @@ uint8_t *qv_fail(qv_column *col, uint32_t block);
 /* Verify a block and its rows again when they are read next. */
 void qv_forget(qv_column *col, uint32_t block);
 
-/* Start reading the pages of these bytes of the map, and only these. */
-void qv_request(const uint8_t *bytes, size_t n);
-
 #endif

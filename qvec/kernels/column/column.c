@@ -2,10 +2,9 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include "column/block.h"
-#include "column/memory.h"
+#include "system/system.h"
 
 #define ARENA_CHUNK QV_HUGE_PAGE
 
@@ -126,7 +125,7 @@ uint8_t *qv_resolve(qv_column *col, uint32_t block) {
     if (entry.pgno == 0) return col->scratch ? qv_touch(col, block) : qv_fail(col, block);
     const uint8_t *value = qv_stored_value(col, block);
     if (value == NULL) return qv_fail(col, block);
-    qv_request(value - QV_PAGE_HEADER, qv_slot_size(col));
+    qv_request_pages(value - QV_PAGE_HEADER, qv_slot_size(col));
     if (!qv_block_intact(col, block, value, entry.crc, col->verify)) return qv_fail(col, block);
     uint8_t *first = (uint8_t *)value + QV_BLOCK_HEADER;
     /* a thread of the writer may have made a private copy meanwhile, which must win */
@@ -192,7 +191,7 @@ void qv_set_page(qv_column *col, uint32_t block, uint32_t pgno) {
 }
 
 void qv_discard(qv_column *col, uint32_t block) {
-    madvise(col->scratch[block] - QV_PAGE_HEADER, qv_slot_size(col), MADV_DONTNEED);
+    qv_drop_pages(col->scratch[block] - QV_PAGE_HEADER, qv_slot_size(col));
 }
 
 void qv_release(qv_column *col) {

@@ -1,32 +1,24 @@
 /* Reading ahead: requests of rows, and copies of columns in the order of the file. */
 #include "column/block.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
-#include "column/memory.h"
+#include "system/system.h"
 
 #define AHEAD ((uint64_t)8 << 20)   /* bytes that are requested before they are copied */
 #define AT_ONCE ((uint64_t)1 << 20) /* of them in one call, if blocks are adjacent */
 #define LARGEST_RUN QV_HUGE_PAGE    /* the limit for a single block */
-
-void qv_request(const uint8_t *bytes, size_t n) {
-    size_t page = qv_page_size();
-    uintptr_t start = (uintptr_t)bytes / page * page, end = (uintptr_t)bytes + n;
-    madvise((void *)start, end - start, MADV_WILLNEED); /* advice only: its failure changes nothing */
-}
 
 void qv_request_row(const qv_column *col, uint32_t row) {
     uint32_t block = qv_block_of(col, row);
     if (block >= col->n_blocks || col->entries[block].pgno == 0) return;
     const uint8_t *first = __atomic_load_n(&col->table[block], __ATOMIC_RELAXED), *value = qv_stored_value(col, block);
     if (value == NULL || (first && !qv_in_map(col, first))) return;
-    if (first == NULL && !col->row_sums) qv_request(value - QV_PAGE_HEADER, qv_slot_size(col));
-    else qv_request(value + QV_BLOCK_HEADER + (size_t)(row - block * col->rows_per_block) * col->stride, col->stride);
+    if (first == NULL && !col->row_sums) qv_request_pages(value - QV_PAGE_HEADER, qv_slot_size(col));
+    else
+        qv_request_pages(value + QV_BLOCK_HEADER + (size_t)(row - block * col->rows_per_block) * col->stride,
+                         col->stride);
 }
 
 typedef struct {
@@ -76,26 +68,10 @@ static int64_t request_ahead(const qv_copy *copies, const place *places, int64_t
     while (next < n) {
         run r = run_from(copies, places, n, next);
         if (r.offset >= now + AHEAD) break;
-#if defined(POSIX_FADV_WILLNEED)
-        posix_fadvise(fd, (off_t)r.offset, (off_t)r.bytes, POSIX_FADV_WILLNEED); /* advice only */
-#else
-        (void)fd;
-#endif
+        qv_request_file(fd, r.offset, r.bytes);
         next += r.n;
     }
     return next;
-}
-
-static int read_all(int fd, uint8_t *to, uint64_t bytes, uint64_t offset) {
-    while (bytes > 0) {
-        ssize_t got = pread(fd, to, bytes, (off_t)offset);
-        if (got < 0 && errno == EINTR) continue;
-        if (got <= 0) return -1;
-        to += got;
-        bytes -= (uint64_t)got;
-        offset += (uint64_t)got;
-    }
-    return 0;
 }
 
 static int is_stored(const qv_column *col, uint32_t block) {
@@ -118,7 +94,7 @@ static int copy_run(const qv_copy *copies, const place *places, run r, uint8_t *
         qv_column *col = copies[places[i].copy].col;
         if (!is_stored(col, places[i].block)) return qv_fail(col, places[i].block), -1;
     }
-    if (read_all(fd, buffer, r.bytes, r.offset))
+    if (qv_read_file(fd, buffer, r.bytes, r.offset))
         return qv_fail(copies[places[r.first].copy].col, places[r.first].block), -1;
     for (int64_t i = r.first; i < r.first + r.n; i++) {
         const qv_copy *copy = &copies[places[i].copy];
@@ -127,7 +103,7 @@ static int copy_run(const qv_copy *copies, const place *places, run r, uint8_t *
     }
     /* A search by another handle may have mapped the pages: they no longer count as memory of this process. */
     const uint8_t *first = qv_stored_value(copies[places[r.first].copy].col, places[r.first].block);
-    madvise((void *)(uintptr_t)(first - QV_PAGE_HEADER), r.bytes, MADV_DONTNEED);
+    qv_drop_pages(first - QV_PAGE_HEADER, r.bytes);
     return 0;
 }
 

@@ -5,10 +5,11 @@ cimport cython
 from cpython.ref cimport Py_INCREF
 from libc.stdint cimport uint8_t
 
-cdef extern from "column/memory.h" nogil:
+cdef extern from "system/system.h" nogil:
     uint8_t *qv_huge_alloc(size_t)
     void qv_huge_free(uint8_t *, size_t)
     void qv_trim_heap()
+    void qv_aligned_free(void *)
 
 
 def keep_forever(thing: object) -> None:

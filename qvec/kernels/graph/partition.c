@@ -9,9 +9,9 @@
 /* The old contents are not needed. A quarter more than is asked for saves later calls. */
 int qv_partition_reserve(qv_partition_buffers *b, size_t bytes) {
     if (b->bytes >= bytes) return QV_OK;
-    free(b->memory);
+    qv_aligned_free(b->memory);
     b->bytes = 0;
-    b->memory = aligned_alloc(64, qv_round_up(bytes + bytes / 4, 64));
+    b->memory = qv_aligned_alloc(bytes + bytes / 4);
     if (!b->memory) return QV_NO_MEMORY;
     b->bytes = bytes + bytes / 4;
     return QV_OK;
@@ -25,8 +25,7 @@ int qv_partition_init(qv_partition *p, const qv_graph *graph, uint32_t *rows, ui
     uint32_t n_leaders = options->n_leaders;
     p->n_parts = p->n_in_memory = (n + QV_PRUNE_ROWS - 1) / QV_PRUNE_ROWS;
     p->row_clusters = malloc((size_t)n * (size_t)options->fanout * sizeof *p->row_clusters);
-    p->leader_memory =
-        aligned_alloc(64, qv_round_up(qv_tile_set_bytes(p->kernels, (int)n_leaders, qv_partition_dims(p)), 64));
+    p->leader_memory = qv_aligned_alloc(qv_tile_set_bytes(p->kernels, (int)n_leaders, qv_partition_dims(p)));
     p->first = calloc((size_t)n_leaders + 1, sizeof *p->first);
     p->reservoirs = calloc(p->n_parts, sizeof *p->reservoirs);
     p->lists = calloc(p->n_parts, sizeof *p->lists);
@@ -63,7 +62,7 @@ void qv_partition_free(qv_partition *p) {
     free_parts(p->reservoirs, p->n_in_memory);
     free_parts(p->lists, p->n_in_memory);
     free(p->row_clusters);
-    free(p->leader_memory);
+    qv_aligned_free(p->leader_memory);
     free(p->first);
     free(p->members);
     free(p->largest);

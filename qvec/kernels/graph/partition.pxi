@@ -180,7 +180,7 @@ cdef class _PartitionBuffers:
         memset(&self.b, 0, sizeof(self.b))
 
     def __dealloc__(self):
-        free(self.b.memory)
+        qv_aligned_free(self.b.memory)
 
 
 def first_equals(Codec codec, Column codes, rows):

@@ -136,7 +136,7 @@ static int divide(leaf_buffers *leaf, const uint32_t *places, uint32_t n, int fa
     size_t bytes = set_bytes + n_leaders * sizeof(void *) + 2 * edges * sizeof(uint32_t) +
                    (n_leaders + 1) * sizeof(uint32_t) + LEAF_MAX * sizeof(uint32_t) +
                    qv_assign_bytes(p, (int)n_leaders) + 7 * 64;
-    uint8_t *memory = aligned_alloc(64, qv_round_up(bytes, 64)), *at = memory;
+    uint8_t *memory = qv_aligned_alloc(bytes), *at = memory;
     if (!memory) return QV_NO_MEMORY;
     qv_tile_set leaders;
     qv_tile_set_init(&leaders, p->kernels, (int)n_leaders, qv_partition_dims(p), qv_take(&at, set_bytes));
@@ -174,7 +174,7 @@ static int divide(leaf_buffers *leaf, const uint32_t *places, uint32_t n, int fa
         }
         if (!status) status = join_merged(leaf, merged, waiting);
     }
-    free(memory);
+    qv_aligned_free(memory);
     return status;
 }
 

@@ -2,18 +2,15 @@
 #include "search/search.h"
 
 #include <stdlib.h>
-#include <sys/resource.h>
 
-#define DECIDE_EVERY 64    /* queries */
-#define SECTORS_PER_READ 8 /* ru_inblock counts 512 bytes */
+#define DECIDE_EVERY 64 /* queries */
 
 void qv_begin_query(qv_scratch *s) {
     if (s->since++ % DECIDE_EVERY) return;
-    struct rusage used;
-    if (getrusage(RUSAGE_SELF, &used)) return;
-    long reads = used.ru_inblock / SECTORS_PER_READ, faults = used.ru_majflt;
+    uint64_t reads, faults;
+    if (qv_count_reads(&reads, &faults)) return;
     /* at the first query, and if one query in four reads a page, or waits for one where reads are not counted */
-    long few = DECIDE_EVERY / 4;
+    const uint64_t few = DECIDE_EVERY / 4;
     s->requests = s->since == 1 || reads - s->reads >= few || faults - s->faults >= few;
     s->reads = reads;
     s->faults = faults;

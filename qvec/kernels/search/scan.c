@@ -3,7 +3,6 @@
 #include "search/search.h"
 
 #include <stdlib.h>
-#include <time.h>
 
 #include "codec/simd.h"
 
@@ -12,12 +11,6 @@
 #define QV_SOON 3        /* slots from the cursor: lists of candidates nearer than this are prefetched at once */
 
 #define QV_UNTIMED ((size_t)64 << 10) /* bytes: several microseconds of work; reading the clock takes 25 ns */
-
-uint64_t qv_now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
 
 void qv_set_deadline(qv_scratch *s, uint64_t deadline) {
     s->deadline = deadline;
@@ -32,12 +25,12 @@ int qv_reads_clock_late(qv_scratch *s, size_t bytes) {
 }
 
 static void *grown(void *old, size_t bytes, int *failed) {
-    void *fresh = NULL;
-    if (posix_memalign(&fresh, 64, bytes)) {
+    void *fresh = qv_aligned_alloc(bytes);
+    if (fresh == NULL) {
         *failed = 1;
         return old;
     }
-    free(old);
+    qv_aligned_free(old);
     return fresh;
 }
 
@@ -102,16 +95,16 @@ int qv_scratch_reserve_tile(qv_scratch *s, int pool, size_t query_size) {
 }
 
 void qv_scratch_free(qv_scratch *s) {
-    free(s->pool.slots);
-    free(s->visited.bits);
-    free(s->visited.touched);
-    free(s->query);
-    free(s->mapped);
-    free(s->other);
-    free(s->index_buffer);
+    qv_aligned_free(s->pool.slots);
+    qv_aligned_free(s->visited.bits);
+    qv_aligned_free(s->visited.touched);
+    qv_aligned_free(s->query);
+    qv_aligned_free(s->mapped);
+    qv_aligned_free(s->other);
+    qv_aligned_free(s->index_buffer);
     free(s->later);
-    free(s->tile[0].slots);
-    free(s->tile_queries);
+    qv_aligned_free(s->tile[0].slots);
+    qv_aligned_free(s->tile_queries);
     memset(s, 0, sizeof *s);
 }
 

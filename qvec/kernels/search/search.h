@@ -5,6 +5,7 @@
 #include "codec/codec.h"
 #include "column/column.h"
 #include "search/pool.h"
+#include "system/system.h"
 
 #define QV_HOP_MAX 128 /* rows scored in one call */
 #define QV_TILE 8      /* queries of a batch that share a scan */
@@ -38,12 +39,9 @@ typedef struct {
     size_t unchecked;                          /* bytes that were read since the clock was last read */
     uint64_t *later;                           /* candidates that wait for their originals */
     size_t n_later, later_capacity;
-    int requests, since; /* whether originals are requested before they are read; queries since this was decided */
-    long reads, faults;  /* of the process, by getrusage, when it was decided */
+    int requests, since;    /* whether originals are requested before they are read; queries since this was decided */
+    uint64_t reads, faults; /* of the process (qv_count_reads), when it was decided */
 } qv_scratch;
-
-/* Nanoseconds of the monotonic clock. */
-uint64_t qv_now(void);
 
 /* Let the search end at a deadline, in nanoseconds of qv_now; 0: at none. */
 void qv_set_deadline(qv_scratch *s, uint64_t deadline);
