@@ -238,6 +238,16 @@ def test_a_first_batch_that_is_too_small_writes_nothing(path: Path) -> None:
         assert db.verify() == []
 
 
+@pytest.mark.parametrize("code", [qvec.Int8(projection=64), qvec.Int4(projection="auto"), qvec.Mixed()])
+def test_a_sample_may_be_too_small_to_train_on_a_half_of_it(path: Path, code: Any) -> None:
+    plane = np.random.default_rng(0).normal(size=(20, 200))
+    x = np.asarray(np.random.default_rng(1).normal(size=(600, 20)) @ plane, np.float32)
+    with qvec.create(path, 200, metric="l2", code=code) as db:
+        db.add(x)
+        assert db.search(x[7], 1).ids.tolist() == [7]
+        assert db.drift().level == "none"
+
+
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize(
     ("code", "index"),

@@ -63,14 +63,21 @@ class Quantizer(ABC):
         1), if the code is not of projected vectors."""
 
     @property
+    def projected_dims(self) -> int | None:
+        """The number of dimensions that vectors are projected onto (:mod:`qvec.codes.projection`); None: they are
+        not."""
+        t = self.transform
+        return None if t is None or t.columns is None else t.width + t.residual
+
+    @property
     def default_oversample(self) -> float:
         """The number of candidates per hit that searches re-rank by default."""
         return max(self.oversample, PROJECTED_OVERSAMPLE) if self.is_projected else self.oversample
 
     @property
     def is_projected(self) -> bool:
-        """Whether vectors are projected onto fewer dimensions first (:mod:`qvec.codes.projection`)."""
-        return self.transform is not None and self.transform.columns is not None
+        """Whether vectors are projected onto fewer dimensions before they are encoded."""
+        return self.projected_dims is not None
 
     def __post_init__(self) -> None:
         check_int("dim", self.dim, 1, MAX_DIM)

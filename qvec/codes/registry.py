@@ -79,6 +79,7 @@ __all__ = [
     "index_from_dict",
     "index_to_dict",
     "make_config",
+    "samples_needed",
     "train",
 ]
 
@@ -140,6 +141,16 @@ def config_from_dict(name: str, plain: object, kinds: Mapping[str, type[Any]]) -
     if missing := names - options.keys():
         raise FormatError(f"config: {name} lacks the option {min(missing)!r}")
     return kind(**options)
+
+
+def samples_needed(config: CodeConfig, dim: int) -> int:
+    """Return the size of the smallest sample that the code can be trained on, for vectors of ``dim`` dimensions.
+
+    Codes that learn directions, for a projection or for groups of principal components, need two vectors for each
+    dimension.
+    """
+    directions = projection_of(config) is not None or (isinstance(config, Mixed) and config.groups == "pca")
+    return max(config.min_samples, 2 * (getattr(config, "dims", None) or dim) if directions else 0)
 
 
 def train(
