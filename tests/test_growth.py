@@ -328,3 +328,17 @@ TestSequencesWithDeferredRows.settings = settings(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     print_blob=True,
 )
+
+
+def test_optimize_says_that_the_write_lock_is_taken_and_adds_all_rows_later(path: Path, x: Float32Array) -> None:
+    with qvec.create(path, DIM, index="hnsw") as db, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Growth, "run", lambda *arguments, **options: False)
+        db.add(x)
+        patch.undo()
+        assert db.stats().unindexed == len(x)
+        with qvec.open(path, timeout=0.2) as other, db.transaction():
+            db.add(x[:1])
+            with ThreadPoolExecutor(1) as pool, pytest.raises(qvec.LockedError):
+                pool.submit(other.optimize).result()
+        db.optimize()
+        assert db.stats().unindexed == 0

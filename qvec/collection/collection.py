@@ -99,6 +99,9 @@ class Collection(MeasurableCollection):
     ) -> AddResult:
         """Store a batch of vectors, all or none of them. The batch is durable when the call returns.
 
+        The rows are written in one transaction, which excludes other writers in proportion to their number: about two
+        seconds for 80,000 vectors of 384 dimensions. Batches of 10,000 to 50,000 load fast.
+
         vectors: array-like [n, dim] or [dim] of finite real numbers, with norms up to 1e18 (docs/inputs.md lists what
         is array-like). A collection of :class:`qvec.Prequantized` codes takes integers in that form.
         ids: n integers in [0, 2^63) or n strings, as chosen at creation; None: the next n integers.
@@ -143,7 +146,7 @@ class Collection(MeasurableCollection):
         if repair_due:
             self._maintenance.repair_index(replaced, workers)
         if growth_due and not self._store.in_transaction:
-            self._maintenance.grow_index(workers, report)
+            self._maintenance.grow_index(workers, report, fresh=writer.fresh)
         self._alarm.announce(drift)
         if untuned:
             self._measurements.refresh_curves(workers)
@@ -523,7 +526,8 @@ class Collection(MeasurableCollection):
         that searches do not wait. threads: default 1, which leaves the other cores to searches. progress: called with
         (done, total) rows of each pass: repairs of the index, moves, a new graph.
 
-        Raises ReadOnlyError, or InputError inside a transaction.
+        Raises ReadOnlyError; InputError inside a transaction; LockedError if another optimize() runs, or if the write
+        lock is taken for longer than the handle's timeout; DiskFullError. What was done before then stays done.
         """
         self._outside_transaction("optimize() consists of several transactions; call it outside of a transaction")
         workers, report = 1 if threads is None else worker_threads(threads), as_progress(progress, "optimize")

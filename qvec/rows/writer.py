@@ -21,6 +21,7 @@ from qvec.rows.results import AddResult
 from qvec.rows.visibility import expired_among
 from qvec.schema.bitmaps import mark, rows_in, words_for
 from qvec.schema.config import AUTO_INDEX_ROWS, Config
+from qvec.schema.fresh import FreshRows
 from qvec.schema.generations import discard_codes_from, may_reuse_rows, register
 from qvec.schema.layout import CODES, DELETED, IDS, ROW, VECTORS, active_columns, row_columns
 from qvec.schema.quantizers import QuantizerLoader, Quantizers, Trained, train_code
@@ -36,6 +37,7 @@ ENCODE_ROWS = 1024  # one thread encodes this many rows at a time, which fit int
 MIN_DEFERRED_ROWS = 1024  # of fewer rows in one call, each is linked at once
 MAX_UNINDEXED_SHARE = 1 / 64  # of the rows of a graph: more are added to it, fewer may wait for others
 PUT_ROWS = 64  # rows written between two checks of the used memory: each row may be in a different block
+ADDED_BYTES = 8 << 20  # of new blocks between two checkpoints: they replace few others, so the file does not grow
 Ids = NDArray[Any] | list[str]
 Vectors = NDArray[Any]  # real numbers [n, dim] (parts are converted to float32), or integers as Config.form says
 
@@ -72,6 +74,7 @@ class Writer:
     def __init__(self, txn: Transaction, loader: QuantizerLoader) -> None:
         self.txn, self.loader, self.config = txn, loader, loader.config
         self._quantizers = loader.active(txn)
+        self.fresh: FreshRows | None = None  # vectors of this call, if lists should not be made from their codes
         from qvec.filters.maintain import FieldWriter  # imported here, because handles that only read do not need it
 
         self.fields = FieldWriter(txn)
@@ -185,6 +188,8 @@ class Writer:
         if len(old_rows):
             self.hide(old_keys, old_rows, threads)
         self.show(batch, new_rows)
+        if self.quantizers.are_coarse:
+            self.fresh = FreshRows(batch.x, new_rows, self.columns[CODES].read(new_rows))
         self.extend_index(new_rows, threads, progress)
 
     def _trained(self, x: Vectors) -> Trained:
@@ -234,7 +239,7 @@ class Writer:
         column.resize(max(self.state.n, int(rows[-1]) + 1))
         for i in range(0, len(rows), PUT_ROWS):
             column.put(rows[i : i + PUT_ROWS], values[i : i + PUT_ROWS])
-            self.txn.checkpoint_if_large()
+            self.txn.checkpoint_if_large(ADDED_BYTES)
 
     def show(self, batch: Batch, rows: Rows) -> None:
         """Make the rows of a batch visible, but not yet to the index."""
@@ -280,7 +285,7 @@ class Writer:
     def index_input(self) -> IndexInput:
         """The current input of the index."""
         columns, quantizers = self.columns, self.quantizers
-        reader, codes = quantizers.vector_reader(columns), linking_codes(quantizers, columns)
+        reader, codes = quantizers.vector_reader(columns, self.fresh), linking_codes(quantizers, columns)
         return IndexInput(columns, codes, self.state.n, reader, workspace=self.loader.workspace)
 
     def extend_index(self, rows: Rows, threads: int, progress: Progress | None) -> None:
