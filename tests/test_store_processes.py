@@ -17,9 +17,7 @@ import numpy as np
 import pytest
 
 from helpers.store_files import CODES, LISTS, change_rows, contents, fill, in_child, make_store, run_python, same
-from qvec.common import system
 from qvec.common.errors import ClosedError, ForkedError, InputError, LockedError, ReadOnlyError
-from qvec.storage import environment
 from qvec.storage.store import Store
 
 pytestmark = pytest.mark.alone
@@ -185,7 +183,6 @@ def test_a_clock_that_is_set_back_does_not_matter(tmp_path: Path, monkeypatch: p
 def test_a_writer_that_is_interrupted_while_it_waits_leaves_the_queue(tmp_path: Path) -> None:
     code = """
 import signal, sys, time
-from qvec.storage import environment
 from qvec.storage.store import Store
 signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell inherit that it is ignored
 with Store.open(sys.argv[1], timeout=60) as store:
@@ -363,28 +360,6 @@ def test_the_lock_outlives_no_parent_although_children_live_on(tmp_path: Path) -
     Store.open(tmp_path / "a.qvec").close()
     os.close(wait_write)
     assert os.waitpid(pid, 0)[1] == 0
-
-
-def test_an_opening_waits_until_a_new_child_has_closed_its_copies(tmp_path: Path) -> None:
-    """Until then, the lock of this process on the byte of its id is still held."""
-    make_store(tmp_path).close()
-    copy = system.open_file(tmp_path / "a.qvec-lock", write=True)
-    assert system.share(copy, os.getpid())
-    threading.Timer(0.2, os.close, (copy,)).start()
-    Store.open(tmp_path / "a.qvec").close()
-
-
-def test_an_opening_names_a_child_that_does_not_close_its_copies(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    make_store(tmp_path).close()
-    copy = system.open_file(tmp_path / "a.qvec-lock", write=True)
-    assert system.share(copy, os.getpid())
-    monkeypatch.setattr(environment, "PATIENCE", 0.05)
-    with pytest.raises(LockedError, match=r"a\.qvec: a child of this process keeps its lock file locked"):
-        Store.open(tmp_path / "a.qvec")
-    os.close(copy)
-    Store.open(tmp_path / "a.qvec").close()
 
 
 def test_a_fork_while_other_threads_read_and_write_does_not_hang(tmp_path: Path) -> None:

@@ -296,6 +296,7 @@ class Collection(MeasurableCollection):
         self,
         sample: ArrayLike,
         *,
+        queries: ArrayLike | None = None,
         method: str | None = None,
         code: str | CodeConfig | None = None,
         activate: bool = True,
@@ -304,13 +305,14 @@ class Collection(MeasurableCollection):
     ) -> Generation:
         """Train a code on float32 [n, dim], store it as a generation and, by default, encode every row with it.
 
+        queries: queries [m, dim] that a projection is learned for, too (``Int8(projection=...)``).
         code: the code to train; default, the active one. method: how to find ranges, for codes that have ranges.
         activate: requantize now; otherwise call :meth:`requantize` with ``generation=`` later.
 
         Raises InputError if the sample is too small (the message says how many vectors are needed), if the code learns
         nothing from a sample, or if there are no originals to encode.
         """
-        return self._measurements.calibrate(sample, method, code, activate, threads, progress)
+        return self._measurements.calibrate(sample, queries, method, code, activate, threads, progress)
 
     def export_calibration(self, generation: int | None = None, format: Transfer = "json") -> str | bytes:
         """Return a trained code, by default the active one, as JSON text or msgpack bytes for
