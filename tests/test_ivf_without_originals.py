@@ -105,7 +105,7 @@ def test_lists_and_codes_together_find_more_than_a_scan_of_the_codes(
     path: Path, data: tuple[Float32, Float32], metric: Any
 ) -> None:
     base, queries = data
-    with built(path, base, 12, metric=metric) as db:  # the centroids are chosen anew meanwhile
+    with built(path, base, 12, metric=metric) as db:  # new centroids are chosen meanwhile
         truth = exact_knn(base, queries, 10, metric)[0]
         scan = recall(db.search(queries, 10, exact=True).ids, truth)
         assert recall(db.search(queries, 10, nprobe=db.stats().lists).ids, truth) > scan + 0.05

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self, Unpack, get_args
 from qvec.codes.configs import CodeConfig
 from qvec.collection.handle import PRESENT
 from qvec.collection.measurable import MeasurableCollection
-from qvec.collection.writing import NewRows, update_payloads
+from qvec.collection.writing import NewRows, train_early, update_payloads
 from qvec.common.console import as_progress
 from qvec.common.errors import InputError
 from qvec.common.findings import Finding, damages
@@ -135,9 +135,10 @@ class Collection(MeasurableCollection):
         check_choice("on_conflict", on_conflict, get_args(OnConflict))
         rows = NewRows.checked(self._config, vectors, originals, ids, payloads, sparse)
         workers, report = worker_threads(threads), as_progress(progress, "index")
+        trained = train_early(self._store, self._config, rows.vectors)
         with self._store.write() as txn:
             writer = self._access.writer(txn)
-            untrained = writer.is_untrained
+            writer.trained, untrained = trained, writer.is_untrained
             result = rows.write(writer, on_conflict, workers, report)
             drift = self._alarm.check(txn, rows.vectors, untrained)
             replaced = result.replaced if txn.state.expires is None else len(rows.vectors)  # also rows that expired
@@ -295,6 +296,7 @@ class Collection(MeasurableCollection):
         self,
         sample: ArrayLike,
         *,
+        queries: ArrayLike | None = None,
         method: str | None = None,
         code: str | CodeConfig | None = None,
         activate: bool = True,
@@ -303,13 +305,14 @@ class Collection(MeasurableCollection):
     ) -> Generation:
         """Train a code on float32 [n, dim], store it as a generation and, by default, encode every row with it.
 
+        queries: queries [m, dim] that a projection is learned for, too (``Int8(projection=...)``).
         code: the code to train; default, the active one. method: how to find ranges, for codes that have ranges.
         activate: requantize now; otherwise call :meth:`requantize` with ``generation=`` later.
 
         Raises InputError if the sample is too small (the message says how many vectors are needed), if the code learns
         nothing from a sample, or if there are no originals to encode.
         """
-        return self._measurements.calibrate(sample, method, code, activate, threads, progress)
+        return self._measurements.calibrate(sample, queries, method, code, activate, threads, progress)
 
     def export_calibration(self, generation: int | None = None, format: Transfer = "json") -> str | bytes:
         """Return a trained code, by default the active one, as JSON text or msgpack bytes for

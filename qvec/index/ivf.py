@@ -32,6 +32,7 @@ LISTS_PER_SQRT_ROWS = 4.0  # n vectors have this times sqrt(n) lists, if nlist="
 MIN_ROWS_PER_LIST = 16  # on average, if nlist="auto"
 ROWS_PER_STEP = 8192  # vectors in memory as float32
 LISTED_ROWS, LISTED_VALUES = 32_768, 10 << 20  # limits of what one transaction adds
+MANY_LISTS = 4096  # from this number on, the time to assign a vector is proportional to it
 CLUSTERED_ROWS, CLUSTERED_VALUES = 8192, 2 << 20  # ... or trains centroids on them
 MIN_CODE_BITS = 2.0  # codes of fewer bits per dimension are no more exact than the entries of lists
 
@@ -132,9 +133,11 @@ class IVFIndex:
         return _changed_state(layout, lists, len(rows))
 
     def max_rows(self, state: IndexState, live: int, dim: int) -> int:
-        may_cluster = layout_of(state) is None or (isinstance(state, ListsState) and state.is_outgrown(live))
-        rows, values = (CLUSTERED_ROWS, CLUSTERED_VALUES) if may_cluster else (LISTED_ROWS, LISTED_VALUES)
-        return max(1, min(rows, values // dim))
+        layout = layout_of(state)
+        if layout is None or (isinstance(state, ListsState) and state.is_outgrown(live)):
+            return max(1, min(CLUSTERED_ROWS, CLUSTERED_VALUES // dim))
+        rows = min(LISTED_ROWS, LISTED_VALUES // dim)
+        return max(1, rows * MANY_LISTS // max(layout.n_lists, MANY_LISTS))
 
     def defer(self, data: IndexInput, state: IndexState, rows: Rows) -> None:
         slots = data.columns[SLOTS]

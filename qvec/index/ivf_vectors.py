@@ -2,8 +2,8 @@
 
 A code of one bit per dimension is a poor substitute: lists that were made from decoded codes found fewer of the true
 neighbors than the codes could distinguish (docs/adr/0006). A call that adds rows still has their vectors. Lists that
-get new centroids are made from the entries of the lists that they replace, each of which encodes only the difference
-from a centroid.
+get new centroids are made from the entries of the lists that they replace. An entry encodes the difference from a
+centroid only, and is therefore more exact than a code.
 """
 
 from __future__ import annotations

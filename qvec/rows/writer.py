@@ -74,6 +74,9 @@ class Writer:
     def __init__(self, txn: Transaction, loader: QuantizerLoader) -> None:
         self.txn, self.loader, self.config = txn, loader, loader.config
         self._quantizers = loader.active(txn)
+        self.trained: Trained | None = (
+            None  # a code that was trained on the vectors of this call before its transaction
+        )
         self.fresh: FreshRows | None = None  # vectors of this call, if lists should not be made from their codes
         from qvec.filters.maintain import FieldWriter  # imported here, because handles that only read do not need it
 
@@ -177,7 +180,7 @@ class Writer:
         progress: Progress | None,
     ) -> None:
         """Store a batch. ``old_keys``, ``old_rows``: keys and rows of the vectors that it replaces."""
-        trained = self._trained(batch.x) if self.is_untrained else None
+        trained = (self.trained or self._trained(batch.x)) if self.is_untrained else None
         if trained is not None:
             self._create_columns(trained.quantizer)
         new_rows = self._choose_rows(len(batch.x))
@@ -193,10 +196,10 @@ class Writer:
         self.extend_index(new_rows, threads, progress)
 
     def _trained(self, x: Vectors) -> Trained:
-        return train_code(self._in_float32(x), self.config.code, self.config)
+        return trained_on(x, self.config)
 
     def _in_float32(self, x: Vectors) -> Vectors:
-        return x if self.config.form is not None or x.dtype == np.float32 else as_float32(x)
+        return in_float32(x, self.config)
 
     def _choose_rows(self, count: int) -> Rows:
         """Return rows to write to, ascending: unused rows first, then new rows."""
@@ -370,6 +373,16 @@ class Writer:
                 self.columns[name].resize(0)
         self.fields.resize(0)
         self.change_state(n=0, index=index.empty)
+
+
+def in_float32(x: Vectors, config: Config) -> Vectors:
+    """Convert vectors to float32, unless they are prequantized."""
+    return x if config.form is not None or x.dtype == np.float32 else as_float32(x)
+
+
+def trained_on(x: Vectors, config: Config) -> Trained:
+    """Train the code of a collection on its first vectors. Raises InputError."""
+    return train_code(in_float32(x, config), config.code, config)
 
 
 def is_growth_due(state: State, share: float | None = None) -> bool:

@@ -16,7 +16,7 @@ from qvec.codes.registry import Quantizer, from_state, train
 from qvec.common.errors import CorruptError, InputError
 from qvec.common.types import Float32Array, NDArray
 from qvec.common.workspace import DEFAULT_WORKSPACE, Workspace
-from qvec.schema.config import Config
+from qvec.schema.config import Config, check_projection
 from qvec.schema.fresh import FreshRows
 from qvec.schema.layout import CODES, QUANTIZER, VECTORS, active_columns
 from qvec.schema.state import State
@@ -56,9 +56,15 @@ def _undated(plain: Any) -> Any:
     return [_undated(value) for value in plain] if isinstance(plain, (list, tuple)) else plain
 
 
-def train_code(sample: Float32Array, code: CodeConfig, config: Config) -> Trained:
-    """Train a code of a collection on float32 [n, dim]; InputError says how many vectors are needed."""
-    return Trained(train(sample, config.metric, code, config.seed, config.model), code, len(sample), config.model)
+def train_code(sample: Float32Array, code: CodeConfig, config: Config, queries: Float32Array | None = None) -> Trained:
+    """Train a code of a collection on float32 [n, dim], and its projection also for queries, float32 [m, dim].
+
+    InputError: the sample is too small (the message says how many vectors are needed), or the code does not suit the
+    collection.
+    """
+    check_projection(config, code)
+    quantizer = train(sample, config.metric, code, config.seed, config.model, queries)
+    return Trained(quantizer, code, len(sample), config.model)
 
 
 def check_enough(code: CodeConfig, rows: int) -> None:
