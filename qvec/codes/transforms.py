@@ -15,6 +15,7 @@ from qvec.common.types import MAX_DIM, Codes, Float32Array, NDArray, check_int
 
 VERSION = 1
 ROUNDS = 4  # of the rotation
+ROTATED_BYTES = 128 << 10  # of rows that are rotated back at a time: they stay in the cache
 MAX_SEED = 2**64 - 1
 MAX_MATRIX_BYTES = 60 << 20  # a quantizer is one record, of 64 MiB at most
 _FIELDS = ("version", "dim", "dims", "padded", "normalize", "mean", "seed", "width", "matrix", "columns", "residual")
@@ -245,28 +246,39 @@ def _take_matrix(fields: State, dim: int) -> Float32Array:
 def _inverse_rotation(y: Float32Array, signs: Codes) -> Float32Array:
     """Undo the rotation of float32[n, padded]: run the rounds backwards, as each step is its own inverse."""
     padded = y.shape[1]
-    power = 1 << (padded.bit_length() - 1)
     flips = 1.0 - 2.0 * np.unpackbits(signs, bitorder="little").reshape(ROUNDS, padded).astype(np.float32)
-    out = np.array(y, dtype=np.float32)
-    for r in reversed(range(ROUNDS)):
-        if power < padded:
-            out = _butterfly(out, padded // 2)
-        start = 0 if r % 2 == 0 else padded - power
-        out[:, start : start + power] = _hadamard(out[:, start : start + power])
-        out *= flips[r]
+    out = np.empty(y.shape, np.float32)
+    step = max(1, ROTATED_BYTES // (4 * padded))
+    for start in range(0, len(y), step):
+        columns = np.array(y[start : start + step].T, dtype=np.float32, order="C")
+        _rotate_back(columns, flips)
+        out[start : start + step] = columns.T
     return out
 
 
-def _hadamard(x: Float32Array) -> Float32Array:
-    half = 1
-    while half < x.shape[1]:
-        x = _butterfly(x, half)
-        half *= 2
-    return x
+def _rotate_back(columns: Float32Array, flips: Float32Array) -> None:
+    """Undo the rotation of a few vectors in place: float32[padded, n]. The values of a dimension are contiguous, and
+    each step is a sum of long arrays."""
+    padded = len(columns)
+    power = 1 << (padded.bit_length() - 1)
+    for r in reversed(range(ROUNDS)):
+        if power < padded:
+            _butterfly(columns, padded // 2)
+        start, half = 0 if r % 2 == 0 else padded - power, 1
+        while half < power:
+            _butterfly(columns[start : start + power], half)
+            half *= 2
+        columns *= flips[r][:, None]
 
 
-def _butterfly(x: Float32Array, half: int) -> Float32Array:
-    """Map pairs (a, b), ``half`` apart, to (a + b, a - b) / sqrt 2. The map is orthogonal and its own inverse."""
-    pairs = x.reshape(len(x), -1, 2, half) * np.float32(0.5**0.5)
-    a, b = pairs[:, :, 0], pairs[:, :, 1]
-    return np.stack((a + b, a - b), axis=2).reshape(x.shape)
+def _butterfly(columns: Float32Array, half: int) -> None:
+    """Map pairs of dimensions (a, b), ``half`` apart, to (a + b, a - b) / sqrt 2, in place.
+
+    The map is orthogonal and its own inverse.
+    """
+    columns *= np.float32(0.5**0.5)
+    pairs = columns.reshape(-1, 2, half, columns.shape[1])
+    a, b = pairs[:, 0], pairs[:, 1]
+    difference = a - b
+    a += b
+    b[...] = difference
