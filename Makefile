@@ -133,7 +133,7 @@ wheel: dist
 	$(BIN)/python tests/check_wheel.py dist build/wheel/venv
 	mkdir build/wheel/tools && find $$(echo $$PATH | tr : ' ') -maxdepth 1 \( -type f -o -type l \) ! -name '*gcc*' ! -name cc ! -name '*ccache*' ! -name 'c[89]9*' ! -name '*clang*' \
 	    ! -name '*g++*' ! -name 'c++*' ! -name '*pyenv*' -exec ln -sf -t build/wheel/tools {} + 2>/dev/null || true
-	cp -r tests README.md Makefile pyproject.toml build/wheel/
+	cp -r tests docs $(wildcard examples) README.md Makefile pyproject.toml mkdocs.yml build/wheel/
 	cd build/wheel && ! PATH="$$PWD/tools" command -v gcc && \
 	    PATH="$$PWD/venv/bin:$$PWD/tools" venv/bin/python -P -m pytest $(PARALLEL) $(WHEEL_TESTS)
 

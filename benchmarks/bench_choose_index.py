@@ -6,7 +6,7 @@ Brute force measures every combination that reaches the target on the queries of
 are sets, targets and limits: none, two limits of bytes (the median of the combinations and half of it), and the
 smallest code with a limit of latency (twice the time of the fastest). A case is won if the chosen combination costs at
 most 10 % more than the best of brute force: by time, or by bytes. Both times are those of brute force, whose
-combinations take turns.
+combinations alternate.
 """
 
 from __future__ import annotations

@@ -3,12 +3,13 @@
     python benchmarks/bench_limited.py [--rows N] [--limit MIB] [--others CHECKOUT] [--indexes graph lists]
 
 Each checkout builds its own files from the same mixtures of a set, in steps of 25,000 rows: `graph` is an int8 graph
-that is requantized to int4, `lists` are inverted lists with rabitq1 codes. Both keep originals as f16. Each
-measurement has its own process in a memory cgroup, and one thread and one core after the first query. It begins with
-nothing of the file in the page cache. After the first query, it asks --warm queries, and then those of the set, which
-were not asked before; the figures are of these. `svc` is wall time without the time that the process waited for a
-core. Without the right to make a cgroup, nothing is limited, and faults and bytes read are the figures to compare.
-`--diskann` adds diskannpy-rust.
+that is requantized to int4, `lists` are inverted lists with rabitq1 codes. Both keep originals as f16 (--originals).
+Each measurement has its own process in a memory cgroup, and one thread and one core after the first query. It begins
+with nothing of the file in the page cache. After the first query, it asks --warm queries, and then those of the set,
+which were not asked before; the figures are of these. `svc` is wall time without the time that the process waited for
+a core. Of each load, it prints the most private memory, and the bytes written relative to the file. Without the right
+to make a cgroup, nothing is limited, and faults and bytes read are the figures to compare. `--diskann` adds
+diskannpy-rust.
 """
 
 from __future__ import annotations
@@ -30,30 +31,37 @@ import numpy as np
 
 HERE = Path(__file__).resolve().parents[1]
 CHUNK = 25_000
+MARKS = 100_000, 300_000, 1_000_000, 3_000_000  # rows after which the bytes written are printed
 K = 10
 MIB = 1 << 20
 COLUMNS = ("checkout", "index", "memory", "first ms", "MB", "load MB/s", "recall", "svc q/s", "q/s", "p50 ms", "p99 ms",
            "cpu ms/q", "major/q", "faults/q", "KB/q", "private MB")  # fmt: skip
 
 
-def build(data: Path, path: str, index: str, rows: int) -> dict[str, float]:
-    """Build a file with the checkout on the path. Returns its bytes and the CPU seconds."""
+def build(data: Path, path: str, index: str, rows: int, form: str) -> dict[str, Any]:
+    """Build a file with the checkout on the path. Returns its bytes and the CPU seconds. For qvec: also the most
+    private memory of the load, and the bytes that it wrote relative to the file, after some numbers of rows."""
     base = np.load(data / "base.npy", mmap_mode="r")[:rows]
     if index == "diskann":
         return limited_diskann.build(base, Path(path))
     import qvec
 
     code, kind = ("int8", "hnsw") if index == "graph" else ("rabitq1", "ivf")
-    originals: dict[str, Any] = {_option(qvec.create, "f32"): "f16"}
-    began = time.process_time()
-    with qvec.create(path, base.shape[1], metric="cosine", code=code, index=kind, **originals) as db:
+    originals: dict[str, Any] = {_option(qvec.create, "f32"): form}
+    began, before, ratios = time.process_time(), limits.written_bytes(), {}
+    created = qvec.create(path, base.shape[1], metric="cosine", code=code, index=kind, **originals)
+    with created as db, limits.peak_private() as peak:
         for start in range(0, len(base), CHUNK):
             db.add(np.asarray(base[start : start + CHUNK]), threads=1)
-        if index == "graph":
+            if (rows := start + CHUNK) in MARKS:
+                ratios[rows] = (limits.written_bytes() - before) / os.path.getsize(path)
+        most = peak[0]
+        if index == "graph" and form != "none":
             db.requantize("int4")
             db.drop_generation(0)
         db.compact()
-    return {"bytes": os.path.getsize(path), "seconds": time.process_time() - began}
+    seconds = time.process_time() - began
+    return {"bytes": os.path.getsize(path), "seconds": seconds, "private": most, "written": ratios}
 
 
 def _option(function: Any, default: str) -> str:
@@ -114,8 +122,8 @@ def serve(folder: str, task: str, *arguments: str) -> None:
     group = limits.Group(Path(folder) if folder else None)
     group.join()
     if task == "build":
-        data, path, index, rows = arguments
-        print(json.dumps(build(Path(data), path, index, int(rows))))
+        data, path, index, rows, form = arguments
+        print(json.dumps(build(Path(data), path, index, int(rows), form)))
     else:
         path, data, memory, options, warm = arguments
         print(json.dumps(measure(Path(path), Path(data), memory, json.loads(options), int(warm))))
@@ -154,6 +162,7 @@ def main() -> None:
     parser.add_argument("--others", type=Path, nargs="*", default=[], help="other checkouts, with compiled kernels")
     parser.add_argument("--indexes", nargs="*", default=["graph", "lists"])
     parser.add_argument("--memory", nargs="*", default=["mmap", "index", "400"], help="modes, or budgets in MiB")
+    parser.add_argument("--originals", default="f16", choices=["f16", "f32", "none"])
     parser.add_argument("--diskann", action="store_true", help="also diskannpy-rust, which has to be installed")
     parser.add_argument("--ef", type=int, default=160)
     parser.add_argument("--nprobe", type=int, default=36)
@@ -173,14 +182,17 @@ def main() -> None:
 
 def built(args: argparse.Namespace, checkout: Path, index: str, data: Path, folder: Path) -> Path:
     """Copy a file of an earlier run to the disk, or build it."""
-    path = folder / f"{checkout.name}-{index}.qvec"
+    path = folder / f"{checkout.name}-{index}-{args.originals}.qvec"
     kept = args.keep and args.keep / f"{args.set}-{args.rows}-{path.name}"
     if kept and kept.exists():
         subprocess.run(["cp", "-r", str(kept), str(path)], check=True)
         return path
-    made = child(checkout, limits.Group(None), "build", str(data), str(path), index, str(args.rows))
+    made = child(checkout, limits.Group(None), "build", str(data), str(path), index, str(args.rows), args.originals)
     size = f"{made['bytes'] / 1e6:,.0f} MB"
     print(f"{checkout.name} {index}: built in {made['seconds']:.0f} CPU seconds, {size}", flush=True)
+    if "written" in made:
+        written = ", ".join(f"{int(rows):,} rows: {ratio:.2f}" for rows, ratio in made["written"].items())
+        print(f"  private memory {made['private'] / 1e6:,.0f} MB; written, relative to the file: {written}", flush=True)
     if kept:
         subprocess.run(["cp", "-r", str(path), str(kept)], check=True)
     return path

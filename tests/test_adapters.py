@@ -98,7 +98,7 @@ def test_an_adapter_survives_its_state() -> None:
         ("metric", "cosin", "metric"),
         ("code", {"kind": "binary"}, "center"),
         ("code", {"kind": "nothing"}, "kind"),
-        ("code", {"kind": "rabitq", "bits": 9, "centroids": 0, "dims": None}, "RaBitQ.bits"),
+        ("code", {"kind": "rabitq", "bits": 9, "centroids": 0, "dims": None, "projection": None}, "RaBitQ.bits"),
         ("code", 3, "code"),
         ("seed", -1, "seed"),
         ("transform", Transform(DIM, False, None, 3).state(), "must have a matrix and no rotation"),
@@ -116,6 +116,7 @@ def test_options_that_exclude_an_adapter_are_refused_before_a_file_is_created(tm
         ({"dim": DIM, "metric": "l2"}, "not 64 under l2"),
         ({"dim": DIM, "code": Float32()}, "f32 stores vectors as they are"),
         ({"dim": DIM, "code": Binary(), "sample": vectors()}, "without center"),
+        ({"dim": DIM, "code": Int8(projection=8), "sample": vectors()}, "without center and projection"),
         ({"dim": DIM, "code": Int8(scale="per_dim")}, "at least 256 vectors, got 0"),
     ):
         with pytest.raises(InputError, match=message):

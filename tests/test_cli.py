@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
-import shlex
 import subprocess
 import sys
 from functools import partial
@@ -16,10 +14,9 @@ import pytest
 
 import qvec
 from helpers.command_line import run_command
-from qvec.cli import build_parser, main
+from qvec.cli import main
 from qvec.common import console
 from qvec.datasets import exact_knn
-from qvec.demo import next_commands
 
 N, DIM = 600, 24
 X = np.random.default_rng(3).normal(size=(N, DIM)).astype(np.float32)
@@ -326,57 +323,6 @@ def test_a_closed_pipe_is_not_an_error(run) -> None:
     done = subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout)["query"] == 0
     assert done.stderr == ""
-
-
-@pytest.mark.slow
-def test_the_demo_answers_in_two_processes_and_compares_the_codes(run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("qvec.demo.comparison.MEASURE_SECONDS", 0.01)
-    code, out, err = run("demo", "--path", "kept.qvec")
-    assert code == 0
-    lines = out.replace("**", "").splitlines()  # bold text; commands are not wrapped
-    assert max(len(line) for line in lines if not line.startswith("  $ qvec")) <= 80
-    assert "100 % (5,000 of 5,000 passages)" in err
-    assert "**30–60%" in out
-    assert "the same passages" in " ".join(out.split())
-    table = {tuple(re.split(r"\s{2,}", line.strip())[:2]): line.split() for line in out.splitlines()}
-    recall = {
-        way: float(next(cell for cell in line if re.fullmatch(r"[01]\.\d{3}", cell)))
-        for way, line in table.items()
-        if way[0] in ("f32", "int8", "binary")
-    }
-    assert recall["f32", "exact scan"] == 1
-    assert recall["int8", "re-ranked"] >= 0.99
-    assert recall["binary", "graph"] < recall["binary", "re-ranked"]
-    assert json.loads(run("info", "kept.qvec", "--json")[1])["count"] == 5000
-    assert "kept.qvec" in failure(run("demo", "--path", "kept.qvec"))
-    code, out, _ = run("demo", "--json")
-    found = json.loads(out)
-    assert (code, list(found)) == (0, ["stored", "answers", "second_process", "hybrid", "codes", "indexes"])
-    assert found["stored"]["count"] == 5000
-    assert found["answers"][0]["hits"] == found["second_process"]["hits"]
-    hits = {row["search"]: row["hit"] for row in found["hybrid"]["rows"]}
-    assert hits["fused"] >= max(hits["vector"], hits["text"])
-    assert all(answer["titles"].keys() == {"vector", "text", "fused"} for answer in found["hybrid"]["answers"])
-    assert {(row["code"], row["search"]): row["recall"] for row in found["codes"]["rows"]}["f32", "exact scan"] == 1
-    indexes = {row["index"]: row for row in found["indexes"]["rows"]}
-    assert {"qvec, compact graph", "qvec, packed graph"} <= indexes.keys()
-    assert ("hnswlib" in indexes) == (importlib.util.find_spec("hnswlib") is not None)
-    assert all(row["recall"] >= 0.95 and row["queries_per_second"] > 0 for row in indexes.values())
-    assert indexes["qvec, compact graph"]["index_bytes"] < indexes["qvec, packed graph"]["index_bytes"]
-
-
-def test_the_demo_ends_with_three_commands_that_exist() -> None:
-    for path in (None, Path("kept.qvec")):
-        commands = [shlex.split(command) for command, about in next_commands(path) if about]
-        assert len(commands) == 3
-        for command in commands:
-            assert command[0] == "qvec"
-            build_parser().parse_args(command[1:])  # exits if an option does not exist
-
-
-def test_without_its_data_the_demo_says_how_to_get_it(run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "qvec_demo_data", None)
-    assert "qvec_demo_data is not installed; install it with: pip install './demo_data'" in failure(run("demo"))
 
 
 def test_maintenance_from_the_command_line(run, folder: Path) -> None:

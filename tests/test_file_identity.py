@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import qvec
-from helpers.store_files import run_python
+from helpers.store_files import make_store, run_python
+from qvec.common import system
+from qvec.common.errors import LockedError
+from qvec.storage import environment
+from qvec.storage.store import Store
 
 DIM = 8
 
@@ -173,3 +178,25 @@ def test_a_lock_file_with_the_number_of_another_file_is_not_used(path: Path) -> 
         db.add(rows(1))
     with qvec.open(path, "r") as db:
         assert len(db) == 13
+
+
+def test_an_opening_waits_until_a_new_child_has_closed_its_copies(tmp_path: Path) -> None:
+    """Until then, the lock of this process on the byte of its id is still held."""
+    make_store(tmp_path).close()
+    copy = system.open_file(tmp_path / "a.qvec-lock", write=True)
+    assert system.share(copy, os.getpid())
+    threading.Timer(0.2, os.close, (copy,)).start()
+    Store.open(tmp_path / "a.qvec").close()
+
+
+def test_an_opening_names_a_child_that_does_not_close_its_copies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_store(tmp_path).close()
+    copy = system.open_file(tmp_path / "a.qvec-lock", write=True)
+    assert system.share(copy, os.getpid())
+    monkeypatch.setattr(environment, "PATIENCE", 0.05)
+    with pytest.raises(LockedError, match=r"a\.qvec: a child of this process keeps its lock file locked"):
+        Store.open(tmp_path / "a.qvec")
+    os.close(copy)
+    Store.open(tmp_path / "a.qvec").close()

@@ -18,6 +18,7 @@ from helpers.recall import search_recall
 from helpers.state_machine import BATCHES, FILTERS, PAYLOADS
 from helpers.state_machine_maintenance import FullMachine
 from helpers.vectors import clustered
+from qvec.collection import writing
 from qvec.common.types import Float32Array
 from qvec.index import hnsw, ivf
 from qvec.maintenance import index_aside
@@ -328,3 +329,38 @@ TestSequencesWithDeferredRows.settings = settings(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     print_blob=True,
 )
+
+
+def test_optimize_says_that_the_write_lock_is_taken_and_adds_all_rows_later(path: Path, x: Float32Array) -> None:
+    with qvec.create(path, DIM, index="hnsw") as db, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Growth, "run", lambda *arguments, **options: False)
+        db.add(x)
+        patch.undo()
+        assert db.stats().unindexed == len(x)
+        with qvec.open(path, timeout=0.2) as other, db.transaction():
+            db.add(x[:1])
+            with ThreadPoolExecutor(1) as pool, pytest.raises(qvec.LockedError):
+                pool.submit(other.optimize).result()
+        db.optimize()
+        assert db.stats().unindexed == 0
+
+
+@pytest.mark.parametrize("rows", [writing.TRAINED_EARLY - 1, writing.TRAINED_EARLY])
+def test_others_can_write_while_a_code_is_trained_on_many_rows(
+    path: Path, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more = clustered(np.random.default_rng(4), rows, DIM)
+    with qvec.create(path, DIM, code="int8", index="flat") as db:
+        train, nested = writer.train_code, []
+
+        def watched(*arguments: Any) -> Any:
+            if not nested and rows >= writing.TRAINED_EARLY:
+                nested.append(1)
+                with ThreadPoolExecutor(1) as pool:
+                    pool.submit(db.add, more[:100] + 1).result(timeout=20)
+            return train(*arguments)
+
+        monkeypatch.setattr(writer, "train_code", watched)
+        db.add(more)
+        assert len(db) == rows + 100 * (rows >= writing.TRAINED_EARLY)
+        assert db.verify() == []

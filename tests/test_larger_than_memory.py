@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,35 @@ def test_a_budget_is_spent_on_ids_index_and_codes_before_originals(path: Path) -
         with qvec.open(path, "r", memory=sum(whole[name] for name in order[:n])) as db:
             db.search(np.ones(DIM))
             assert copied_bytes(db) == {name: whole[name] for name in order[:n]}
+
+
+def drop_from_cache(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="drops a file from the page cache")
+@pytest.mark.parametrize("memory", ["index", EVERYTHING])
+def test_copies_are_the_same_from_the_disk_and_from_the_cache(path: Path, memory: Any) -> None:
+    x = make(path, "graph")
+    found = []
+    for is_cached in (True, False):
+        if not is_cached:
+            drop_from_cache(path)
+        with qvec.open(path, "r", memory=memory) as db:
+            hits = db.search(x[:50], 5)
+            found.append((hits.ids.tolist(), hits.distances.tolist(), copied_bytes(db)))
+    assert found[0] == found[1]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="drops a file from the page cache")
+def test_a_flipped_bit_is_reported_when_a_copy_is_read_from_the_disk(path: Path) -> None:
+    x = make(path, "graph")
+    flip(path, position_of(path, x[1234]))
+    drop_from_cache(path)
+    with qvec.open(path, "r", memory=EVERYTHING) as db, pytest.raises(qvec.CorruptError, match="vectors"):
+        db.search(x[0])
 
 
 def test_a_budget_is_not_exceeded_when_commits_follow(path: Path) -> None:

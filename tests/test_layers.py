@@ -249,3 +249,16 @@ def test_every_folder_of_modules_is_a_package() -> None:
     """Without ``__init__.py`` a folder is missing from the wheel."""
     folders = {file.parent for file in PACKAGE.rglob("*.py")}
     assert [folder for folder in sorted(folders) if not (folder / "__init__.py").exists()] == []
+
+
+def test_the_first_add_and_search_do_not_import_what_takes_long(tmp_path: Path) -> None:
+    code = f"""
+import sys
+import numpy as np
+import qvec
+with qvec.create({str(tmp_path / "a.qvec")!r}, 8) as db:
+    db.add(np.eye(8, dtype=np.float32))
+    db.search(np.eye(8, dtype=np.float32)[0], 1)
+print(*sorted({{"numpy.ma", "asyncio", "ssl", "email"}} & set(sys.modules)))
+"""
+    assert run(code).split() == []

@@ -13,7 +13,10 @@ import pytest
 
 import qvec
 from helpers.vectors import clustered
+from qvec.index import ivf
+from qvec.index.ivf import IVFIndex
 from qvec.maintenance.growth import ActiveIndex
+from qvec.schema.state import ListLayout, ListsState
 
 DIM, FIRST = 16, 150
 
@@ -149,3 +152,14 @@ def test_an_error_while_centroids_are_chosen_leaves_the_old_lists(
         db.add(x[:1])
         assert clustered_at(db) == 4 * FIRST + 1
         check(db, rng)
+
+
+def test_one_transaction_adds_fewer_rows_to_many_lists() -> None:
+    def limit(n_lists: int, dim: int = 384) -> int:
+        layout = ListLayout(dim, "l2", 1, n_lists, n_lists * 100, n_lists * 100, 1)
+        return IVFIndex(qvec.IVF()).max_rows(ListsState(lists=layout), n_lists * 100, dim)
+
+    assert limit(4096) == ivf.LISTED_VALUES // 384
+    assert limit(8192) == limit(4096) // 2
+    assert limit(4096, 8) == ivf.LISTED_ROWS
+    assert limit(1 << 20, 65_536) == 1

@@ -29,6 +29,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     act.add_argument("--train", type=Path, metavar="FILE", help="store a generation trained on the vectors of a file")
     act.add_argument("--drop", type=int, metavar="N", help="remove generation N and its codes")
+    parser.add_argument("--queries", type=Path, metavar="FILE", help="queries for which --train learns a projection")
     parser.add_argument("--method", metavar="NAME", help="how --train finds ranges, for example: percentile")
     parser.add_argument(
         "--activate", action="store_true", help="requantize to the generation that --import or --train stored"
@@ -45,7 +46,8 @@ def run(args: argparse.Namespace) -> int:
             db.import_calibration(_text_of(args.source), activate=args.activate)
         elif args.train is not None:
             sample = np.asarray(load_vectors(args.train), np.float32)
-            db.calibrate(sample, method=args.method, activate=args.activate)
+            queries = None if args.queries is None else np.asarray(load_vectors(args.queries), np.float32)
+            db.calibrate(sample, queries=queries, method=args.method, activate=args.activate)
         elif args.drop is not None:
             db.drop_generation(args.drop)
         found = [dataclasses.asdict(generation) for generation in db.generations()]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Self, cast, get_args
+from typing import Self, cast, get_args
 
+from qvec.codes.base import after
 from qvec.codes.configs import Binary, CodeConfig, RaBitQ, Ternary
 from qvec.codes.registry import Quantizer, code_from_dict, code_to_dict, train
 from qvec.codes.samples import check_vectors
@@ -55,13 +56,10 @@ class Adapter:
         if (code or self.code).kind in ("f32", "f16"):
             raise InputError(f"{(code or self.code).kind} stores vectors as they are: an adapter needs another code")
         inner = train(self.apply(sample), self.metric, code or self.code, self.seed, model)
-        own = inner.transform
-        if own is not None and (own.normalize or own.mean is not None or own.matrix is not None):
-            raise InputError(f"{code or self.code} transforms vectors itself: an adapter needs a code without center")
-        seed = None if own is None else own.seed
-        t = self.transform
-        whole = Transform(t.dim, t.normalize, t.mean, seed, t.dims, t.matrix)
-        return cast(Quantizer, replace(cast(Any, inner), dim=self.dim, transform=whole))
+        try:
+            return after(self.transform, inner)
+        except InputError as error:
+            raise InputError(f"{error}: an adapter needs a code without center and projection") from None
 
     def check(self, dim: int, metric: str) -> None:
         """Raise InputError if a collection of this dimension and metric cannot use the adapter."""

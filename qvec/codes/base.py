@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import ClassVar, Self, TypeVar, cast, get_args
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Self, TypeVar, cast, get_args
 
 from qvec._kernels import Codec
 from qvec.codes.configs import CodeConfig
@@ -16,6 +16,7 @@ from qvec.common.plain_state import State, take_choice, take_int, take_state, ta
 from qvec.common.types import MAX_DIM, CodeKind, Codes, Float32Array, Metric, check_choice, check_int
 
 VERSION = 1
+PROJECTED_OVERSAMPLE = 3  # of codes of projected vectors, at least (docs/quantization.md)
 MIN_GRAPH_BITS = 4.0  # per dimension; a graph linked with coarser codes loses recall (docs/quantization.md)
 _COMMON = ("kind", "version", "dim", "metric", "transform")
 
@@ -59,7 +60,24 @@ class Quantizer(ABC):
     @abstractmethod
     def oversample(self) -> float:
         """The number of candidates per hit that a search must re-rank for nearly the recall of the originals (ADR
-        1)."""
+        1), if the code is not of projected vectors."""
+
+    @property
+    def projected_dims(self) -> int | None:
+        """The number of dimensions that vectors are projected onto (:mod:`qvec.codes.projection`); None: they are
+        not."""
+        t = self.transform
+        return None if t is None or t.columns is None else t.width + t.residual
+
+    @property
+    def default_oversample(self) -> float:
+        """The number of candidates per hit that searches re-rank by default."""
+        return max(self.oversample, PROJECTED_OVERSAMPLE) if self.is_projected else self.oversample
+
+    @property
+    def is_projected(self) -> bool:
+        """Whether vectors are projected onto fewer dimensions before they are encoded."""
+        return self.projected_dims is not None
 
     def __post_init__(self) -> None:
         check_int("dim", self.dim, 1, MAX_DIM)
@@ -107,7 +125,7 @@ class Quantizer(ABC):
     def prepare(self, queries: Float32Array) -> Codes:
         """Convert queries float32[n, dim] to the form that ``codec.score`` takes: uint8[n, codec.query_size]."""
         x = check_vectors("queries", queries, self.dim)
-        return self.codec.prepare(x if self.query_transform is None else self.query_transform.apply(x))
+        return self.codec.prepare(x if self.query_transform is None else self.query_transform.apply_to_queries(x))
 
     def state(self) -> State:
         """Return all learned and chosen parameters as plain msgpack data."""
@@ -155,6 +173,18 @@ def read_common(state: object, kind: CodeKind, extra: Iterable[str] = ()) -> Com
     if transform is not None and transform.dim != dim:
         raise FormatError(f"field 'transform' is of {transform.dim} dimensions, the quantizer of {dim}")
     return Common(fields, dim, metric, transform)
+
+
+def after(transform: Transform, inner: Quantizer) -> Quantizer:
+    """Return ``inner``, which was trained on vectors that ``transform`` has mapped, with this map before its rotation.
+
+    InputError: inner centers, normalizes or multiplies with a matrix itself.
+    """
+    own = inner.transform
+    if own is not None and (own.normalize or own.mean is not None or own.matrix is not None):
+        raise InputError(f"{inner.kind} codes with these options center, normalize or project vectors themselves")
+    whole = replace(transform, seed=None if own is None else own.seed)
+    return cast(Quantizer, replace(cast(Any, inner), dim=transform.dim, transform=whole))
 
 
 def make_transform(

@@ -29,7 +29,9 @@ from qvec.common.types import (
     unbox,
 )
 
+Projection = int | Literal["auto"] | None
 MAX_LISTS = 2**20
+PROJECTION_SAMPLES = 256  # at least, to learn a projection; and twice as many as vectors have dimensions
 MIXED_BITS = 3.0  # of Mixed, per dimension on average, if no budget is given
 
 
@@ -84,7 +86,10 @@ class Int8:
     squared error, ``"entropy"`` minimizes the divergence of the histograms. ``rounding="truncate"``: codes equal those
     of ``sentence_transformers.util.quantize_embeddings``. ``rotate``: a seeded random rotation first spreads the
     variance evenly over the dimensions. ``dims``: encode only the first ``dims`` values (Matryoshka embeddings,
-    Kusupati et al., arXiv:2205.13147).
+    Kusupati et al., arXiv:2205.13147). ``projection``: encode a projection onto this number of dimensions, which is
+    learned from a sample of at least twice as many vectors as these have dimensions; "auto": the number is chosen with
+    the sample. For vectors of 768 and more dimensions; the collection must store originals
+    (:mod:`qvec.codes.projection`).
     """
 
     kind: ClassVar[CodeKind] = "int8"
@@ -95,6 +100,7 @@ class Int8:
     symmetric: bool | None = None
     rounding: Rounding = "nearest"
     dims: int | None = None
+    projection: Projection = None
 
     def __post_init__(self) -> None:
         unbox(self)
@@ -108,15 +114,15 @@ class Int8:
     @property
     def min_samples(self) -> int:
         """Size of the smallest training sample; 0 if nothing is learned."""
-        return min_samples(self.scale, self.method)
+        return max(min_samples(self.scale, self.method), projection_samples(self.projection))
 
 
 @dataclass(frozen=True)
 class Int4:
     """Half a byte per dimension: 16 levels.
 
-    ``scale``, ``symmetric``, ``method``, ``percentile``, ``rotate`` and ``dims``: see :class:`Int8`; with
-    ``"per_vector"``, the range has the least squared error. ``centroids`` (only with ``"per_vector"``): number of
+    ``scale``, ``symmetric``, ``method``, ``percentile``, ``rotate``, ``dims`` and ``projection``: see :class:`Int8`;
+    with ``"per_vector"``, the range has the least squared error. ``centroids`` (only with ``"per_vector"``): number of
     centroids, 0 to 256; a code represents the residual from the nearest centroid. 1: only the mean of the sample.
     "auto": one for each 64 vectors of the sample, at most 256; none if there are fewer than 100 vectors. Centroids do
     not make codes longer; a query takes a few microseconds more.
@@ -130,6 +136,7 @@ class Int4:
     centroids: CentroidCount = "auto"
     symmetric: bool | None = None
     dims: int | None = None
+    projection: Projection = None
 
     def __post_init__(self) -> None:
         unbox(self)
@@ -141,9 +148,8 @@ class Int4:
     @property
     def min_samples(self) -> int:
         """Size of the smallest training sample; 0 if nothing is learned."""
-        if self.scale == "per_vector":
-            return centroid_samples(self.centroids)
-        return min_samples(self.scale, self.method)
+        own = centroid_samples(self.centroids) if self.scale == "per_vector" else min_samples(self.scale, self.method)
+        return max(own, projection_samples(self.projection))
 
 
 @dataclass(frozen=True)
@@ -202,24 +208,26 @@ class RaBitQ:
     """``bits`` per dimension, 1 to 8, after a seeded random rotation, with an unbiased estimate of each distance.
 
     RaBitQ (Gao and Long, arXiv:2405.12497) and its extension to more bits (arXiv:2409.09913). ``centroids``: see
-    :class:`Int4`; ``dims``: see :class:`Int8`.
+    :class:`Int4`; ``dims`` and ``projection``: see :class:`Int8`.
     """
 
     kind: ClassVar[CodeKind] = "rabitq"
     bits: int = 1
     centroids: CentroidCount = "auto"
     dims: int | None = None
+    projection: Projection = None
 
     def __post_init__(self) -> None:
         unbox(self)
         check_int("RaBitQ.bits", self.bits, 1, 8)
         check_centroid_count("RaBitQ.centroids", self.centroids)
         check_dims("RaBitQ.dims", self.dims)
+        check_projection("RaBitQ", self.projection, self.dims)
 
     @property
     def min_samples(self) -> int:
         """Size of the smallest training sample; 0 if nothing is learned."""
-        return centroid_samples(self.centroids)
+        return max(centroid_samples(self.centroids), projection_samples(self.projection))
 
 
 @dataclass(frozen=True)
@@ -345,6 +353,7 @@ def check_scalar(config: Int8 | Int4, name: str, default: CalibrationMethod) -> 
     check_choice(f"{name}.method", config.method, get_args(CalibrationMethod))
     check_flag(f"{name}.rotate", config.rotate)
     check_dims(f"{name}.dims", config.dims)
+    check_projection(name, config.projection, config.dims)
     if config.symmetric is not None:
         check_flag(f"{name}.symmetric", config.symmetric)
     if config.scale == "per_vector" and config.method != default:
@@ -357,6 +366,26 @@ def check_scalar(config: Int8 | Int4, name: str, default: CalibrationMethod) -> 
         raise InputError(f"{name}.percentile needs method='percentile'")
     if config.percentile is not None and not 50.0 < config.percentile <= 100.0:
         raise InputError(f"{name}.percentile must be above 50 and at most 100, got {config.percentile}")
+
+
+def check_projection(name: str, projection: Projection, dims: int | None) -> None:
+    """Check a number of dimensions to project on; InputError gives the name of the configuration."""
+    if projection is None:
+        return
+    if dims is not None:
+        raise InputError(f"{name}.dims and {name}.projection both reduce the dimensions: give one of them")
+    if projection != "auto":
+        check_int(f"{name}.projection", projection, 2, MAX_DIM)
+
+
+def projection_samples(projection: Projection) -> int:
+    """Return the size of the smallest sample for learning a projection, 0 without one."""
+    return 0 if projection is None else PROJECTION_SAMPLES
+
+
+def projection_of(config: CodeConfig) -> Projection:
+    """Return the number of dimensions that vectors are projected onto before they are encoded; None: no projection."""
+    return config.projection if isinstance(config, Int8 | Int4 | RaBitQ) else None
 
 
 def code_name(config: CodeConfig) -> str:

@@ -11,6 +11,7 @@ from qvec._kernels import Codec
 from qvec.codes.base import Quantizer, coded_sample, config_of, make_transform, read_common
 from qvec.codes.bit_allocation import GROUP, MAX_WIDTH, allocate_bits
 from qvec.codes.centroids import Centroids, codec_options
+from qvec.codes.components import eigenvectors, mixed_by_groups, second_moment
 from qvec.codes.configs import MIXED_BITS, CodeConfig, Mixed
 from qvec.codes.samples import check_sample, check_vectors
 from qvec.codes.transforms import MAX_MATRIX_BYTES
@@ -115,18 +116,6 @@ def _take_widths(fields: State, dim: int) -> Codes:
 def principal_components(x: Float32Array, group: int, seed: int) -> Float32Array:
     """Return an orthogonal float32[dim, dim] from centered float32[n, dim]: principal components, mixed by group.
 
-    Columns are the eigenvectors of the covariance by falling variance (Pearson 1901; Hotelling 1933). Each run of
-    ``group`` columns is rotated randomly, with ``seed``. Its dimensions then have about the same variance, so that one
-    step fits all of them.
+    Columns are the eigenvectors of the covariance by falling variance (Pearson 1901; Hotelling 1933).
     """
-    covariance = np.zeros((x.shape[1], x.shape[1]))
-    for start in range(0, len(x), 4096):
-        part = x[start : start + 4096].astype(np.float64)
-        covariance += part.T @ part
-    columns = np.linalg.eigh(covariance)[1][:, ::-1]
-    rng = np.random.default_rng(seed)
-    for start in range(0, x.shape[1], group):
-        run = columns[:, start : start + group]
-        turn = np.linalg.qr(rng.normal(size=(run.shape[1], run.shape[1])))[0]
-        columns[:, start : start + group] = run @ turn
-    return np.ascontiguousarray(columns, np.float32)
+    return mixed_by_groups(eigenvectors(second_moment(x)), group, seed)

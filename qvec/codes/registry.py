@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from importlib import import_module
 from typing import Any, cast, get_args
 
-from qvec.codes.base import Quantizer
-from qvec.codes.configs import HNSW, IVF, CodeConfig, Flat, IndexConfig, Mixed, Prequantized, RaBitQ
+from qvec.codes.base import Quantizer, after
+from qvec.codes.configs import (
+    HNSW,
+    IVF,
+    CodeConfig,
+    Flat,
+    IndexConfig,
+    Int4,
+    Int8,
+    Mixed,
+    Prequantized,
+    RaBitQ,
+    projection_of,
+)
 from qvec.common.errors import FormatError, InputError
 from qvec.common.plain_state import State, take_choice
 from qvec.common.types import Float32Array, Metric
@@ -48,6 +60,7 @@ QUANTIZERS = _Kinds(
 INDEXES: dict[str, type[Flat] | type[HNSW] | type[IVF]] = {"flat": Flat, "hnsw": HNSW, "ivf": IVF}
 CONFIGS: dict[str, type[CodeConfig]] = {config.kind: config for config in get_args(CodeConfig)}
 NAMED: dict[str, CodeConfig] = {f"rabitq{bits}": RaBitQ(bits) for bits in range(1, 9)}
+PROJECTED_DIM = 768  # codes of projections are tried for vectors of at least this many dimensions
 MIXED_BUDGETS = (1.0, 1.5, 2.0, 2.5, 4.0, 5.0, 6.0)  # budgets per dimension in addition to the default
 AUTO = "int8"  # nearly the recall of float32 on all sets measured, in a quarter of the bytes (ADR 1)
 
@@ -66,6 +79,7 @@ __all__ = [
     "index_from_dict",
     "index_to_dict",
     "make_config",
+    "samples_needed",
     "train",
 ]
 
@@ -83,10 +97,16 @@ def make_config(code: str | CodeConfig) -> CodeConfig:
     return CONFIGS[name]()
 
 
-def every_code() -> list[CodeConfig]:
-    """Each kind of code that vectors can be encoded to: RaBitQ with all numbers of bits, mixed with some budgets."""
+def every_code(dim: int = 0) -> list[CodeConfig]:
+    """Each kind of code that vectors can be encoded to: RaBitQ with all numbers of bits, mixed with some budgets.
+
+    From PROJECTED_DIM dimensions on also codes of projections, which need originals.
+    """
     plain = [kind() for kind in CONFIGS.values() if kind not in (RaBitQ, Prequantized)]
-    return [*plain, *NAMED.values(), *(Mixed(bits=bits) for bits in MIXED_BUDGETS)]
+    projected: list[CodeConfig] = []
+    if dim >= PROJECTED_DIM:
+        projected += [Int8(projection="auto"), Int4(projection="auto", centroids=0)]
+    return [*plain, *NAMED.values(), *(Mixed(bits=bits) for bits in MIXED_BUDGETS), *projected]
 
 
 def code_to_dict(code: CodeConfig) -> State:
@@ -123,11 +143,39 @@ def config_from_dict(name: str, plain: object, kinds: Mapping[str, type[Any]]) -
     return kind(**options)
 
 
+def samples_needed(config: CodeConfig, dim: int) -> int:
+    """Return the size of the smallest sample that the code can be trained on, for vectors of ``dim`` dimensions.
+
+    Codes that learn directions, for a projection or for groups of principal components, need two vectors for each
+    dimension.
+    """
+    directions = projection_of(config) is not None or (isinstance(config, Mixed) and config.groups == "pca")
+    return max(config.min_samples, 2 * (getattr(config, "dims", None) or dim) if directions else 0)
+
+
 def train(
-    sample: Float32Array, metric: Metric, config: CodeConfig, seed: int = 0, model: str | None = None
+    sample: Float32Array,
+    metric: Metric,
+    config: CodeConfig,
+    seed: int = 0,
+    model: str | None = None,
+    queries: Float32Array | None = None,
 ) -> Quantizer:
-    """Train a quantizer of the kind of ``config``; see :meth:`Quantizer.train`."""
-    return QUANTIZERS[make_config(config).kind].train(sample, metric, config, seed, model)
+    """Train a quantizer of the kind of ``config``; see :meth:`Quantizer.train`.
+
+    ``queries``: float32[m, dim], for which a projection is learned. InputError: there is none.
+    """
+    config = make_config(config)
+    width = projection_of(config)
+    if not isinstance(config, Int8 | Int4 | RaBitQ) or width is None:
+        if queries is not None:
+            raise InputError(f"queries are for codes with a projection, such as Int8(projection=128); got {config}")
+        return QUANTIZERS[config.kind].train(sample, metric, config, seed, model)
+    from qvec.codes.projection import learn_projection  # late: few collections need it
+
+    projection = learn_projection(sample, queries, metric, width, seed)
+    plain = replace(config, projection=None)
+    return after(projection, train(projection.apply(sample), metric, plain, seed, model))
 
 
 def from_state(state: object) -> Quantizer:

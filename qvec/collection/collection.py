@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self, Unpack, get_args
 from qvec.codes.configs import CodeConfig
 from qvec.collection.handle import PRESENT
 from qvec.collection.measurable import MeasurableCollection
-from qvec.collection.writing import NewRows, update_payloads
+from qvec.collection.writing import NewRows, train_early, update_payloads
 from qvec.common.console import as_progress
 from qvec.common.errors import InputError
 from qvec.common.findings import Finding, damages
@@ -99,6 +99,9 @@ class Collection(MeasurableCollection):
     ) -> AddResult:
         """Store a batch of vectors, all or none of them. The batch is durable when the call returns.
 
+        The rows are written in one transaction, which excludes other writers in proportion to their number: about two
+        seconds for 80,000 vectors of 384 dimensions. Batches of 10,000 to 50,000 load fast.
+
         vectors: array-like [n, dim] or [dim] of finite real numbers, with norms up to 1e18 (docs/inputs.md lists what
         is array-like). A collection of :class:`qvec.Prequantized` codes takes integers in that form.
         ids: n integers in [0, 2^63) or n strings, as chosen at creation; None: the next n integers.
@@ -132,9 +135,10 @@ class Collection(MeasurableCollection):
         check_choice("on_conflict", on_conflict, get_args(OnConflict))
         rows = NewRows.checked(self._config, vectors, originals, ids, payloads, sparse)
         workers, report = worker_threads(threads), as_progress(progress, "index")
+        trained = train_early(self._store, self._config, rows.vectors)
         with self._store.write() as txn:
             writer = self._access.writer(txn)
-            untrained = writer.is_untrained
+            writer.trained, untrained = trained, writer.is_untrained
             result = rows.write(writer, on_conflict, workers, report)
             drift = self._alarm.check(txn, rows.vectors, untrained)
             replaced = result.replaced if txn.state.expires is None else len(rows.vectors)  # also rows that expired
@@ -143,7 +147,7 @@ class Collection(MeasurableCollection):
         if repair_due:
             self._maintenance.repair_index(replaced, workers)
         if growth_due and not self._store.in_transaction:
-            self._maintenance.grow_index(workers, report)
+            self._maintenance.grow_index(workers, report, fresh=writer.fresh)
         self._alarm.announce(drift)
         if untuned:
             self._measurements.refresh_curves(workers)
@@ -292,6 +296,7 @@ class Collection(MeasurableCollection):
         self,
         sample: ArrayLike,
         *,
+        queries: ArrayLike | None = None,
         method: str | None = None,
         code: str | CodeConfig | None = None,
         activate: bool = True,
@@ -300,13 +305,14 @@ class Collection(MeasurableCollection):
     ) -> Generation:
         """Train a code on float32 [n, dim], store it as a generation and, by default, encode every row with it.
 
+        queries: queries [m, dim] that a projection is learned for, too (``Int8(projection=...)``).
         code: the code to train; default, the active one. method: how to find ranges, for codes that have ranges.
         activate: requantize now; otherwise call :meth:`requantize` with ``generation=`` later.
 
         Raises InputError if the sample is too small (the message says how many vectors are needed), if the code learns
         nothing from a sample, or if there are no originals to encode.
         """
-        return self._measurements.calibrate(sample, method, code, activate, threads, progress)
+        return self._measurements.calibrate(sample, queries, method, code, activate, threads, progress)
 
     def export_calibration(self, generation: int | None = None, format: Transfer = "json") -> str | bytes:
         """Return a trained code, by default the active one, as JSON text or msgpack bytes for
@@ -521,7 +527,8 @@ class Collection(MeasurableCollection):
         that searches do not wait. threads: default 1, which leaves the other cores to searches. progress: called with
         (done, total) rows of each pass: repairs of the index, moves, a new graph.
 
-        Raises ReadOnlyError, or InputError inside a transaction.
+        Raises ReadOnlyError; InputError inside a transaction; LockedError if another optimize() runs, or if the write
+        lock is taken for longer than the handle's timeout; DiskFullError. What was done before then stays done.
         """
         self._outside_transaction("optimize() consists of several transactions; call it outside of a transaction")
         workers, report = 1 if threads is None else worker_threads(threads), as_progress(progress, "optimize")

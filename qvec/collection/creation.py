@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from qvec.codes.registry import Quantizer
-from qvec.common.types import NDArray
+from qvec.common.types import Float32Array, NDArray
 from qvec.common.workspace import DEFAULT_WORKSPACE
 from qvec.maintenance.state_check import state_codec
 from qvec.rows.access import RowAccess
@@ -21,17 +21,21 @@ def new_store(
     path: str | os.PathLike[str],
     config: Config,
     sample: NDArray[Any] | None = None,
+    queries: Float32Array | None = None,
     quantizer: Quantizer | None = None,
     fields: Mapping[str, FieldDeclaration] | None = None,
     expires: str | None = None,
     **options: Any,
 ) -> Store:
-    """Create the file with a quantizer, or train one if a sample is given. options: of :meth:`Store.create`."""
+    """Create the file with a quantizer, or train one if a sample is given, and a projection also for queries.
+
+    options: of :meth:`Store.create`.
+    """
     trained = None
     if quantizer is not None:
         trained = Trained(quantizer, config.code, 0 if sample is None else len(sample), config.model)
     elif sample is not None:
-        trained = train_code(sample, config.code, config)
+        trained = train_code(sample, config.code, config, queries)
     state = empty_state(fields or {}, expires)
     store = Store.create(path, _field_columns(state), config.to_dict(), state=state, state_codec=state_codec, **options)
     try:

@@ -104,6 +104,7 @@ class Measurements:
     def calibrate(
         self,
         sample: ArrayLike,
+        queries: ArrayLike | None,
         method: str | None,
         code: str | CodeConfig | None,
         activate: bool,
@@ -112,7 +113,9 @@ class Measurements:
     ) -> Generation:
         """See :meth:`qvec.Collection.calibrate`."""
         x = as_vectors("sample", sample, self.access.config.dim, self.access.config.metric)
-        trained = train_on(self.store, self.access, x, code, method)
+        dim, metric = self.access.config.dim, self.access.config.metric
+        asked = None if queries is None else as_vectors("queries", queries, dim, metric)
+        trained = train_on(self.store, self.access, x, code, method, asked)
         return self._store_trained(trained, x, activate, threads, progress)
 
     def export_calibration(self, number: int | None, format: Transfer) -> str | bytes:

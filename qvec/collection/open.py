@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qvec.codes.base import make_transform
-from qvec.codes.configs import CodeConfig, IndexConfig, Int4, Int8
+from qvec.codes.configs import CodeConfig, IndexConfig, Int4, Int8, projection_of
 from qvec.codes.registry import Quantizer, make_config
 from qvec.collection.collection import Collection
 from qvec.collection.creation import new_store
@@ -31,7 +31,7 @@ from qvec.common.types import (
 from qvec.maintenance.state_check import state_codec
 from qvec.schema.config import Config, index_config
 from qvec.schema.quantizers import check_enough
-from qvec.schema.validation import as_float32, as_stored, check_count
+from qvec.schema.validation import as_float32, as_stored, as_vectors, check_count
 from qvec.storage.store import TIMEOUT, Store
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ def create(
     expires: str | None = None,
     originals: Originals = "f32",
     sample: ArrayLike | None = None,
+    queries: ArrayLike | None = None,
     adapter: Adapter | None = None,
     quantizer: Quantizer | None = None,
     calibration: Calibration | None = None,
@@ -102,7 +103,8 @@ def create(
     timeout, exclusive, build_memory: see :func:`open`.
 
     By default the code is trained on the first batch that is added. Alternatives:
-    sample: vectors [n, dim] to train the code on.
+    sample: vectors [n, dim] to train the code on. queries: with a sample, queries [m, dim] that a projection is learned
+    for, too (``Int8(projection=...)``).
     adapter: a learned map that is applied to vectors and queries before they are encoded (:mod:`qvec.qat`). The default
     code is then the one that the adapter was trained for, and the adapter determines the seed of the rotation. A sample
     can also be given.
@@ -127,6 +129,7 @@ def create(
     if x is not None:
         x = x if config.form is not None else as_float32(x)
         check_enough(config.code, len(x))
+    asked = _checked_queries(config, queries, x is not None and adapter is None and quantizer is None)
     if calibration is not None:
         quantizer = _calibrated(config, calibration, x is not None or adapter is not None or quantizer is not None)
     trained = _trained(config, x, adapter, quantizer)
@@ -134,7 +137,7 @@ def create(
         options: dict[str, Any] = {"timeout": timeout, "exclusive": exclusive, **_sized(map_size)}
         options["build_memory"] = _build_memory(build_memory)
         options |= {"durability": durability, "expires": expires}
-        made = _new_collection(path, config, x, on_drift, trained, declared, **options)
+        made = _new_collection(path, config, x, asked, on_drift, trained, declared, **options)
         made._embedding = embedding
         return made
     except ExistsError:
@@ -188,6 +191,7 @@ def _new_collection(
     path: str | os.PathLike[str],
     config: Config,
     sample: NDArray[Any] | None,
+    queries: Float32Array | None,
     on_drift: OnDrift,
     quantizer: Quantizer | None = None,
     fields: Mapping[str, FieldDeclaration] | None = None,
@@ -197,8 +201,8 @@ def _new_collection(
 ) -> Collection:
     """Create the file, and open it; see :func:`qvec.collection.creation.new_store`."""
     if path == IN_MEMORY:
-        return _temporary(config, sample, on_drift, quantizer, fields, build_memory, expires, **options)
-    store = new_store(path, config, sample, quantizer, fields, expires, **options)
+        return _temporary(config, sample, queries, on_drift, quantizer, fields, build_memory, expires, **options)
+    store = new_store(path, config, sample, queries, quantizer, fields, expires, **options)
     try:
         return Collection(store, on_drift, build_memory)
     except BaseException:
@@ -240,6 +244,15 @@ def _check_expires(expires: str | None, fields: Mapping[str, FieldDeclaration]) 
         raise InputError(f"expires must name a field of type datetime, got {expires!r}; such fields are: {listed}")
 
 
+def _checked_queries(config: Config, queries: ArrayLike | None, trains: bool) -> Float32Array | None:
+    """Return float32 [m, dim], for which a projection is learned. ``trains``: whether the code is trained now."""
+    if queries is None:
+        return None
+    if not trains or projection_of(config.code) is None:
+        raise InputError("queries= needs a sample, and a code with a projection, such as Int8(projection='auto')")
+    return as_vectors("queries", queries, config.dim, config.metric)
+
+
 def _calibrated(config: Config, calibration: Calibration, taught: bool) -> Quantizer:
     """Return the quantizer of a code with the given ranges."""
     from qvec.codes.int4 import Int4Quantizer
@@ -250,6 +263,8 @@ def _calibrated(config: Config, calibration: Calibration, taught: bool) -> Quant
         raise InputError("give a calibration, or a sample, adapter or quantizer, not both")
     if not isinstance(code, Int8 | Int4) or code.scale == "per_vector":
         raise InputError(f"a calibration is for Int8 or Int4 with scale='per_dim' or 'global', not for {code}")
+    if code.projection is not None:
+        raise InputError("a calibration has the ranges of known dimensions, and a projection is learned: give a sample")
     if calibration.model != config.model:
         raise InputError(f"the calibration is of model {calibration.model!r}, the collection of {config.model!r}")
     transform = make_transform(config.dim, False, None, config.seed if code.rotate else None, code.dims)
@@ -272,6 +287,8 @@ def _trained(
     got, wanted = (quantizer.kind, quantizer.dim, quantizer.metric), (config.code.kind, config.dim, config.metric)
     if got != wanted:
         raise InputError(f"the quantizer is (kind, dim, metric) = {got}, the collection {wanted}")
+    if quantizer.is_projected != (projection_of(config.code) is not None):
+        raise InputError("a quantizer that projects vectors goes with a code that has a projection, and no other does")
     return quantizer
 
 

@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypedDict, get_args
 import numpy as np
 
 from qvec.codes.configs import CodeConfig, IndexConfig
-from qvec.codes.registry import make_config
+from qvec.codes.registry import make_config, samples_needed
 from qvec.collection.creation import new_store
 from qvec.collection.embedding import TEXT, Embedding
 from qvec.collection.second_file import Copying, Rows, Texts, WithoutText, declared, record_changes
@@ -197,20 +197,21 @@ def _new_file(store: Store, config: Config, texts: Texts) -> Store:
     """Create the file, and train its code on texts that are spread over all rows."""
     with store.read() as snap:
         rows, fields, expires = live_rows(snap), declared(snap), snap.state.expires
-        spread = rows[np.linspace(0, len(rows) - 1, min(SAMPLE, len(rows))).astype(np.int64)]
+        needed = samples_needed(config.code, config.dim)
+        spread = rows[np.linspace(0, len(rows) - 1, min(max(SAMPLE, needed), len(rows))).astype(np.int64)]
         found = texts.read(snap, spread)[2]
     sample: NDArray[Any] | None = None
     if found:
         given = as_stored("vectors", texts.vectors(found), config.dim, config.metric, config.form)
         sample = given if config.form is not None else as_float32(given)
-        sample = sample if len(sample) >= config.code.min_samples else None
+        sample = sample if len(sample) >= needed else None
     from qvec.filters.schema import check_fields
 
     path, draft = store.path + atomic_file.REEMBEDDED, store.path + atomic_file.REEMBEDDED_DRAFT
     for leftover in (path, draft):
         atomic_file.discard(leftover)
     options: dict[str, Any] = {"durability": "full" if store.env.durable else "relaxed", "timeout": store.timeout}
-    return new_store(path, config, sample, None, check_fields(fields), expires, draft=draft, **options)
+    return new_store(path, config, sample, None, None, check_fields(fields), expires, draft=draft, **options)
 
 
 def _unfinished_file(store: Store, config: Config) -> Store:

@@ -16,10 +16,13 @@ from qvec.rows.lookup import find_rows
 from qvec.rows.reader import refuse_missing
 from qvec.rows.results import AddResult
 from qvec.rows.visibility import expired_among
-from qvec.rows.writer import Writer
+from qvec.rows.writer import Writer, trained_on
 from qvec.schema.config import Config
+from qvec.schema.quantizers import Trained
 from qvec.schema.validation import as_ids, as_originals, as_payloads, as_stored, check_unique, id_keys
 from qvec.storage.store import Store, Transaction
+
+TRAINED_EARLY = 4096  # rows
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,16 @@ class NewRows:
         """Write the rows; see :meth:`qvec.rows.writer.Writer.add`."""
         payloads = self.with_sparse(writer.txn).payloads
         return writer.add(self.vectors, self.originals, self.ids, payloads, on_conflict, threads, progress)
+
+
+def train_early(store: Store, config: Config, x: NDArray[Any]) -> Trained | None:
+    """Train the code on the first vectors before their transaction, which would otherwise exclude other writers for as
+    long. None: there is a code already, or training takes little time. Raises InputError."""
+    if len(x) < TRAINED_EARLY or store.in_transaction or store.mode == "r":
+        return None
+    with store.read() as snap:
+        is_untrained = snap.state.active is None
+    return trained_on(x, config) if is_untrained else None
 
 
 def update_payloads(

@@ -12,9 +12,8 @@ PACKAGES = {
     "llama_index": "llama-index-core",
     "ray": "ray[data]",
     "Stemmer": "PyStemmer",
-    "qvec_demo_data": "./demo_data",
 }
-"""What to install, if it is not named like the module. The demo's data is a folder of a checkout."""
+"""What to install, if it is not named like the module."""
 
 
 def require(module: str) -> Any:

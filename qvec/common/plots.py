@@ -1,7 +1,8 @@
 """Plots in one style: of evaluations, curves, drift, stores and benchmarks. Needs matplotlib.
 
-Most colors are those of Okabe and Ito (2008), which readers with color blindness can tell apart. Each has a marker of
-its own, so that they differ in print as well.
+The colors are close to those of Okabe and Ito (2008), which readers with color blindness can tell apart, and have a
+contrast of at least 3 with white and with the dark ground of the pages. Each has a marker of its own, so that they
+differ in print as well.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 
 from qvec.common.extras import find, require
 
-COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#56b4e9", "#8c564b", "#7f7f7f")
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#c46d9d", "#b08000", "#3a96d0", "#a8644e", "#848992")
 MARKERS = "osD^vP*Xh<>p"
 SIZE = (5.6, 3.5)  # inches
 INK = "#7d828c"  # of texts and lines that stand on a white or on a dark ground

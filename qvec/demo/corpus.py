@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qvec.common.errors import InputError
-from qvec.common.extras import require
+from qvec.common.errors import InputError, MissingExtraError
+from qvec.common.extras import find
 from qvec.datasets import Workload, exact_knn, load_payloads, load_vectors
 from qvec.datasets.workload import DEPTH
 
@@ -38,7 +38,13 @@ class Corpus:
 
 def data_folder() -> Path:
     """The folder of the package qvec-demo-data. Raises MissingExtraError with the command that installs it."""
-    folder: Path = require("qvec_demo_data").FOLDER
+    module = find("qvec_demo_data")
+    if module is None:
+        raise MissingExtraError(
+            "the package qvec-demo-data, which has the passages and questions, is not installed. It is the folder "
+            "demo_data of a checkout and of the archive of the sources; install it there with: pip install ./demo_data"
+        )
+    folder: Path = module.FOLDER
     return folder
 
 

@@ -37,7 +37,7 @@ class IndexInput:
 
     ``codes``: the codes that score rows. ``vectors``: reads the vectors; an index that is built from codes does not
     need them. Deleted rows can be reused for other vectors when the index no longer refers to them. ``workspace``: of a
-    build. ``lists_only``: packed nodes are not built.
+    build. ``lists_only``: packed nodes are not built. ``former``: an index that is replaced, with its state.
     """
 
     columns: Mapping[str, Column]
@@ -46,6 +46,7 @@ class IndexInput:
     vectors: VectorReader | None = None
     workspace: Workspace = DEFAULT_WORKSPACE
     lists_only: bool = False
+    former: tuple[IndexInput, IndexState] | None = None
 
     def read_vectors(self, rows: NDArray[Any]) -> Float32Array:
         """Return the vectors of the rows, float32 [n, dim]."""
@@ -126,6 +127,10 @@ class Index(Protocol):
 
         None: only live rows.
         """
+        ...
+
+    def move(self, data: IndexInput, state: IndexState, old: Rows, new: Rows) -> bool:
+        """Replace indexed rows by unused ones, which get the same vectors, if the index can. Return whether it did."""
         ...
 
     def unused_rows(self, data: IndexInput, state: IndexState) -> dict[str, NDArray[np.int64]]:

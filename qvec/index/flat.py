@@ -51,6 +51,9 @@ class FlatIndex:
     def referenced_rows(self, data: IndexInput, state: IndexState) -> None:
         return None
 
+    def move(self, data: IndexInput, state: IndexState, old: Rows, new: Rows) -> bool:
+        return False
+
     def unused_rows(self, data: IndexInput, state: IndexState) -> dict[str, NDArray[np.int64]]:
         return {}
 

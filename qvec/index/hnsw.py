@@ -102,6 +102,9 @@ class HNSWIndex:
             return np.zeros(words_for(data.n), np.uint64)
         return read_bitmap(data.columns[LINKED], data.n)
 
+    def move(self, data: IndexInput, state: IndexState, old: Rows, new: Rows) -> bool:
+        return False
+
     def unused_rows(self, data: IndexInput, state: IndexState) -> dict[str, NDArray[np.int64]]:
         columns, linked = data.columns, self.referenced_rows(data, state)
         return {name: unused_rows(columns[name], linked, data.n) for name in (ADJACENCY, NODES) if name in columns}

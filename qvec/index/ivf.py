@@ -22,7 +22,9 @@ from qvec.common.types import Float32Array, NDArray
 from qvec.index.base import IndexInput, Progress
 from qvec.index.ivf_check import ENTRIES_PER_BLOCK, check_lists, is_listed
 from qvec.index.ivf_clusters import TRAINING_ROWS_PER_LIST, assign, cluster
+from qvec.index.ivf_vectors import ListedVectors
 from qvec.schema.layout import CENTROIDS, LIST_BLOCKS, LISTS, SLOTS, block_column, narrow_column, wide_column
+from qvec.schema.quantizers import is_coarse
 from qvec.schema.state import IndexState, ListLayout, ListsState, Rows
 from qvec.storage.store import ColumnSpec
 
@@ -30,6 +32,7 @@ LISTS_PER_SQRT_ROWS = 4.0  # n vectors have this times sqrt(n) lists, if nlist="
 MIN_ROWS_PER_LIST = 16  # on average, if nlist="auto"
 ROWS_PER_STEP = 8192  # vectors in memory as float32
 LISTED_ROWS, LISTED_VALUES = 32_768, 10 << 20  # limits of what one transaction adds
+MANY_LISTS = 4096  # from this number on, the time to assign a vector is proportional to it
 CLUSTERED_ROWS, CLUSTERED_VALUES = 8192, 2 << 20  # ... or trains centroids on them
 MIN_CODE_BITS = 2.0  # codes of fewer bits per dimension are no more exact than the entries of lists
 
@@ -63,6 +66,21 @@ def _changed_state(layout: ListLayout, lists: Lists, more: int) -> ListsState:
     n_listed, blocks = layout.listed + more, (lists.n_blocks, lists.n_free, lists.free_block)
     changed = replace(layout, listed=n_listed, n_blocks=blocks[0], n_free=blocks[1], free_block=blocks[2])
     return ListsState(lists=changed)
+
+
+def _has_coarse_vectors(data: IndexInput) -> bool:
+    """Whether vectors are only stored as codes of few bits, from which no lists should be made."""
+    assert data.vectors is not None
+    return data.vectors.column is data.codes.column and is_coarse(data.vectors.quantizer)
+
+
+def _vectors_of(data: IndexInput) -> ListedVectors:
+    """Return the reader of the vectors that lists are made from."""
+    if data.former is None or not _has_coarse_vectors(data):
+        return ListedVectors(data)
+    before, state = data.former
+    layout = layout_of(state)
+    return ListedVectors(data, None if layout is None else (open_lists(layout, before), before))
 
 
 def dims_for(dim: int) -> int:
@@ -115,9 +133,11 @@ class IVFIndex:
         return _changed_state(layout, lists, len(rows))
 
     def max_rows(self, state: IndexState, live: int, dim: int) -> int:
-        may_cluster = layout_of(state) is None or (isinstance(state, ListsState) and state.is_outgrown(live))
-        rows, values = (CLUSTERED_ROWS, CLUSTERED_VALUES) if may_cluster else (LISTED_ROWS, LISTED_VALUES)
-        return max(1, min(rows, values // dim))
+        layout = layout_of(state)
+        if layout is None or (isinstance(state, ListsState) and state.is_outgrown(live)):
+            return max(1, min(CLUSTERED_ROWS, CLUSTERED_VALUES // dim))
+        rows = min(LISTED_ROWS, LISTED_VALUES // dim)
+        return max(1, rows * MANY_LISTS // max(layout.n_lists, MANY_LISTS))
 
     def defer(self, data: IndexInput, state: IndexState, rows: Rows) -> None:
         slots = data.columns[SLOTS]
@@ -167,9 +187,9 @@ class IVFIndex:
         centroids = data.columns[CENTROIDS]
         centroids.write(layout.n_lists, np.zeros((1, centroids.stride), np.uint8))
         lists = open_lists(layout, data)  # with a mean of zero
-        y = np.empty((size, lists.dims), np.float32)
+        y, vectors = np.empty((size, lists.dims), np.float32), _vectors_of(data)
         for start in range(0, size, ROWS_PER_STEP):
-            y[start : start + ROWS_PER_STEP] = lists.vectors(data.read_vectors(chosen[start : start + ROWS_PER_STEP]))
+            y[start : start + ROWS_PER_STEP] = vectors.read(lists, chosen[start : start + ROWS_PER_STEP])[0]
         mean = y.mean(axis=0, dtype=np.float64).astype(np.float32)
         centroids.write(layout.n_lists, _centroid_codec(lists.dims).encode(mean[None]))
         y -= mean
@@ -191,6 +211,13 @@ class IVFIndex:
 
     def referenced_rows(self, data: IndexInput, state: IndexState) -> None:
         return None  # deleted rows are removed from their lists immediately
+
+    def move(self, data: IndexInput, state: IndexState, old: Rows, new: Rows) -> bool:
+        layout = layout_of(state)
+        if layout is None or not is_listed(data, old).all():
+            return False
+        open_lists(layout, data).move(old, new)
+        return True
 
     def unused_rows(self, data: IndexInput, state: IndexState) -> dict[str, NDArray[np.int64]]:
         layout = layout_of(state)
@@ -219,25 +246,26 @@ class IVFIndex:
         listed = data.live[is_listed(data, data.live)]
         if len(listed) != layout.listed:
             return [f"{len(listed)} live rows are in lists; the state says {layout.listed}"]
-        return check_lists(data, listed, open_lists(layout, data), self._copies(layout), deep)
+        exact = not _has_coarse_vectors(data)
+        return check_lists(data, listed, open_lists(layout, data), self._copies(layout), deep, exact)
 
 
 def _put(data: IndexInput, lists: Lists, rows: Rows, copies: int, threads: int, progress: Progress | None) -> None:
     """Append rows to their lists, list by list, so that entries that are added together share blocks."""
-    owners = np.empty((len(rows), copies), np.uint32)
+    owners, vectors = np.empty((len(rows), copies), np.uint32), _vectors_of(data)
     blank = np.full((ROWS_PER_STEP, data.columns[SLOTS].stride), 255, np.uint8)
     for start in range(0, len(rows), ROWS_PER_STEP):
         part = slice(start, start + ROWS_PER_STEP)
         data.columns[SLOTS].put(rows[part], blank[: len(rows[part])])
-        owners[part] = assign(lists, lists.vectors(data.read_vectors(rows[part])), copies, threads)[0]
+        owners[part] = assign(lists, vectors.read(lists, rows[part])[0], copies, threads)[0]
         if progress is not None:
             progress((len(rows) + start) // 2, len(rows))
     _reserve_blocks(data, lists, owners)
     order = np.argsort(owners.T.reshape(-1), kind="stable")
     for start in range(0, len(order), ROWS_PER_STEP):
         copy, at = np.divmod(order[start : start + ROWS_PER_STEP], len(rows))
-        y = lists.vectors(data.read_vectors(rows[at]))
-        lists.append(rows[at], y, owners[at, copy], copy.astype(np.uint8))
+        y, losses = vectors.read(lists, rows[at])
+        lists.append(rows[at], y, owners[at, copy], copy.astype(np.uint8), losses)
     if progress is not None:
         progress(len(rows), len(rows))
 

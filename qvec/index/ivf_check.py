@@ -15,6 +15,8 @@ from qvec.schema.layout import LIST_BLOCKS, LISTS, SLOTS
 ENTRIES_PER_BLOCK = 32
 NOWHERE = 0xFFFFFFFF
 ROWS_PER_STEP = 4096
+MIN_COMPARED = 64  # rows, from which on entries and codes are compared
+MIN_COSINE = 0.2  # of both, in the mean: .7 for codes of one bit in 384 dimensions, 0 for those of other rows
 Numbers = NDArray[np.int64]
 
 
@@ -24,13 +26,16 @@ def is_listed(data: IndexInput, rows: NDArray[Any]) -> NDArray[np.bool_]:
     return listed
 
 
-def check_lists(data: IndexInput, listed: Numbers, lists: Lists, copies: int, deep: bool) -> list[str]:
+def check_lists(
+    data: IndexInput, listed: Numbers, lists: Lists, copies: int, deep: bool, exact: bool = True
+) -> list[str]:
     """Find problems. Each of the ``listed`` rows must be in ``copies`` lists; ``deep``: with entries that match its
-    vector."""
+    vector; ``exact``: the vector that the entries were made from is stored, otherwise only a coarse code of it."""
     chains = Chains.read(data, lists)
     problems = chains.follow()
     problems = problems or _check_slots(data, listed, chains, copies)
-    return problems or (_check_entries(data, listed, lists, copies) if deep else [])
+    check = _check_entries if exact else _compare_with_codes
+    return problems or (check(data, listed, lists, copies) if deep else [])
 
 
 @dataclass(frozen=True)
@@ -121,3 +126,27 @@ def _check_entries(data: IndexInput, live: Numbers, lists: Lists, copies: int) -
         if not right.all():
             return [f"the entry of row {rows[~right][0]} does not match its vector"]
     return []
+
+
+def _compare_with_codes(data: IndexInput, live: Numbers, lists: Lists, copies: int) -> list[str]:
+    """Compare entries that were made from vectors with codes of the same vectors. Both are inexact in their own way, so
+    that only the mean of many rows tells whether they belong together."""
+    del copies
+    cosines = [
+        _cosines(data, live[start : start + ROWS_PER_STEP], lists) for start in range(0, len(live), ROWS_PER_STEP)
+    ]
+    known = np.concatenate(cosines) if cosines else np.zeros(0)
+    if len(known) < MIN_COMPARED or known.mean() > MIN_COSINE:
+        return []
+    return [f"the entries of {len(known)} rows have a mean cosine of {known.mean():.2f} with their codes"]
+
+
+def _cosines(data: IndexInput, live: Numbers, lists: Lists) -> NDArray[np.float64]:
+    """The cosine of the angle between the vector of the entries and that of the code, both less the mean; without rows
+    that equal the mean."""
+    rows = live.astype(np.uint32)
+    entries = lists.center(lists.decode(rows)[0]).astype(np.float64)
+    codes = lists.vectors(data.read_vectors(rows)).astype(np.float64)
+    norms = np.linalg.norm(entries, axis=1) * np.linalg.norm(codes, axis=1)
+    known: NDArray[np.float64] = (entries * codes).sum(axis=1)[norms > 0] / norms[norms > 0]
+    return known

@@ -17,9 +17,14 @@ from qvec.storage.store import Store
 
 
 def train_on(
-    store: Store, access: RowAccess, sample: Float32Array, code: str | CodeConfig | None, method: str | None
+    store: Store,
+    access: RowAccess,
+    sample: Float32Array,
+    code: str | CodeConfig | None,
+    method: str | None,
+    queries: Float32Array | None = None,
 ) -> Trained:
-    """Train a code, by default the active one, on float32 [n, dim]."""
+    """Train a code, by default the active one, on float32 [n, dim], and a projection also for queries [m, dim]."""
     config = access.config
     if code is None:
         with store.read() as snap:
@@ -29,7 +34,7 @@ def train_on(
         chosen = make_config(code)
     chosen = _with_method(chosen, method)
     check_enough(chosen, len(sample))
-    return train_code(sample, chosen, config)
+    return train_code(sample, chosen, config, queries)
 
 
 def store_trained(

@@ -21,6 +21,7 @@ from qvec.maintenance.index_aside import IndexAside, Made
 from qvec.rows.access import RowAccess
 from qvec.rows.writer import Writer, index_for, is_growth_due
 from qvec.schema.bitmaps import are_in, read_bitmap, rows_in
+from qvec.schema.fresh import FreshRows
 from qvec.schema.generations import GROWTH_NUMBERS, drop_unused_index_columns, replace_index
 from qvec.schema.layout import LINKED, NODES, column_in_memory, copy_rows
 from qvec.schema.quantizers import VectorReader
@@ -28,31 +29,40 @@ from qvec.schema.state import InactiveCodes, IndexState, ListsState, State
 from qvec.storage.store import Snapshot, Store, Transaction
 
 TRIES = 3  # builds whose rows or generations others change meanwhile
+LATER = LockedError, DiskFullError, MapFullError  # errors after which rows wait for the next call
 ADDED_ROWS = 1024  # of those that were added since the snapshot: fewer are added when the index is replaced
 
 
 @dataclass(frozen=True)
 class Growth:
-    """Adds to the active index the rows that it lacks. ``writer``: makes the writer of a transaction."""
+    """Adds to the active index the rows that it lacks. ``writer``: makes the writer of a transaction. ``fresh``: the
+    vectors of some of these rows."""
 
     store: Store
     access: RowAccess
     writer: Callable[[Transaction], Writer]
     threads: int
+    fresh: FreshRows | None = None
 
     def run(self, progress: Progress | None = None, share: float | None = None) -> bool:
         """Add the rows if they are more than this share of a graph (default, MAX_UNINDEXED_SHARE), or any of lists.
 
         Returns whether there was something to do.
 
-        Does nothing if another thread or process does it, or if there is no space. Rows that others add meanwhile are
-        added, too.
+        Does nothing if another thread or process does it, which then adds all rows. Rows that others add meanwhile are
+        added, too. Without a share, the call is a part of an add: rows are left to a later one if the write lock is
+        taken for longer than the timeout, or if there is no space. With one, LockedError or DiskFullError is raised.
         """
         begun, tries = False, TRIES
-        with contextlib.suppress(LockedError, DiskFullError, MapFullError):
+        with contextlib.suppress(*(LATER if share is None else ())):
             while tries and self._is_due(share):
                 begun = True
-                with self.store.job("builds the index"), self._discarding():
+                with contextlib.ExitStack() as stack:
+                    try:
+                        stack.enter_context(self.store.job("builds the index"))
+                    except LockedError:
+                        break
+                    stack.enter_context(self._discarding())
                     while tries and self._is_due(share):
                         tries = TRIES if self._step(progress) else tries - 1
         return begun
@@ -75,7 +85,7 @@ class Growth:
             return False
         if is_shared or is_built:
             return self._add_rows(limit, progress)
-        return ActiveIndex(self.store, self.access, number, self.threads, self.writer).run(progress)
+        return ActiveIndex(self.store, self.access, number, self.threads, self.writer, self.fresh).run(progress)
 
     def _add_rows(self, limit: int, progress: Progress | None) -> bool:
         """Add at most ``limit`` rows to the index in place."""
@@ -83,6 +93,7 @@ class Growth:
             if txn.state.active is None or not txn.state.unindexed:
                 return False
             writer = self.writer(txn)
+            writer.fresh = self.fresh
             total = txn.state.unindexed
             data = writer.index_input()
             writer.index_rows(writer.index().unindexed_rows(data, txn.state.index)[:limit], self.threads, None)
@@ -111,6 +122,7 @@ class ActiveIndex(IndexAside):
     """A new index for generation ``number``, which is active. Rows are not reused until it is stored."""
 
     writer: Callable[[Transaction], Writer]
+    fresh: FreshRows | None = None
 
     def run(self, progress: Progress | None) -> bool:
         with self.store.write() as txn:
@@ -126,7 +138,9 @@ class ActiveIndex(IndexAside):
         specs = index.columns(self.quantizers.load(snap, self.number))
         own = {name: column_in_memory(name, spec) for name, spec in specs.items()}
         stored = self._columns(snap, {})
-        data = replace(self._input(snap, stored | own, n), lists_only=True)
+        data = self._input(snap, stored | own, n)
+        before = replace(data, columns=stored), state.index
+        data = replace(data, lists_only=True, former=before if state.index.contains(state.live) else None)
         rows, old = data.live.astype(np.uint32), index.empty
         if isinstance(index, HNSWIndex) and state.index.contains(state.live):
             more = index.unindexed_rows(replace(data, columns=stored), state.index)
@@ -141,7 +155,8 @@ class ActiveIndex(IndexAside):
         return Made(built, made, own, rows, replaced=state.index)
 
     def _reader(self, reading: Snapshot, columns: dict[str, Column]) -> VectorReader:
-        return self.quantizers.pair(self.quantizers.load(reading, self.number), columns).vector_reader(columns)
+        quantizers = self.quantizers.pair(self.quantizers.load(reading, self.number), columns)
+        return quantizers.vector_reader(columns, self.fresh)
 
     def _is_current(self, txn: Transaction, made: Made) -> bool:
         """Whether the rows of the snapshot still have their codes, and nobody has changed the generations."""
@@ -164,6 +179,7 @@ class ActiveIndex(IndexAside):
                 return False
             replace_index(txn, made.names, made.index)
             writer = self.writer(txn)
+            writer.fresh = self.fresh
             index, data, state = writer.index(), writer.index_input(), made.index
             index.defer(data, state, np.arange(made.built.rows, data.n).astype(np.uint32))
             gone = made.rows[are_in(data.deleted, made.rows)]

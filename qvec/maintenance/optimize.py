@@ -14,6 +14,7 @@ from qvec.rows.access import RowAccess
 from qvec.rows.lookup import ids_of_rows
 from qvec.rows.writer import Writer
 from qvec.schema.bitmaps import are_in, read_bitmap
+from qvec.schema.fresh import FreshRows
 from qvec.schema.layout import DELETED
 from qvec.schema.state import GraphState, State
 from qvec.schema.validation import id_keys
@@ -107,11 +108,13 @@ class Maintenance:
             if progress is not None:
                 progress(min(done, total), total)
 
-    def grow_index(self, threads: int, progress: Progress | None, share: float | None = None) -> bool:
+    def grow_index(
+        self, threads: int, progress: Progress | None, share: float | None = None, fresh: FreshRows | None = None
+    ) -> bool:
         """Call :meth:`qvec.maintenance.growth.Growth.run`."""
         from qvec.maintenance.growth import Growth  # late: few calls need it
 
-        return Growth(self.store, self.access, self.writer, threads).run(progress, share)
+        return Growth(self.store, self.access, self.writer, threads, fresh).run(progress, share)
 
     def flush_reverse_edges(self, threads: int) -> None:
         """Add the pending reverse edges of the graph."""

@@ -49,10 +49,12 @@ class Reclaim:
             if name in columns:
                 columns[name].put(new, columns[name].read(old))
         rows, keys = new.astype(np.uint32), id_keys(ids)
+        moved = writer.index().move(writer.index_input(), writer.state.index, old.astype(np.uint32), rows)
         writer.hide(keys, old, threads)
         batch = Batch(np.empty((0, 0)), None, ids, keys, payloads, writer.fields.read_stored(payloads))
         writer.show(batch, rows)
-        writer.extend_index(rows, threads, None)
+        if not moved:
+            writer.extend_index(rows, threads, None)
 
     def remove_last_rows(self) -> None:
         """Shorten all columns, so that they end with the last row that is live or to which the index refers."""

@@ -370,7 +370,7 @@ class GenerationManager:
         if not index.built_from_codes or not state.live:  # no graph, or no rows that might not fit it
             return 1.0
         quantizers = self.quantizers.pair(self.quantizers.load(snap, number), columns)
-        candidates = 0 if quantizers.originals is None else math.ceil(PROBE_K * quantizers.codes.oversample)
+        candidates = 0 if quantizers.originals is None else math.ceil(PROBE_K * quantizers.codes.default_oversample)
         queries = sample_originals(snap, self.quantizers, PROBES)
         walked, scanned = (
             Engine(snap, quantizers, by, columns).search(

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from qvec.codes.configs import CodeConfig
+from qvec.codes.configs import CodeConfig, projection_of
 from qvec.common.errors import InputError
 from qvec.torch.straight import straight
 
@@ -63,6 +63,6 @@ FLOAT = FakeCode(directions, directions)
 def fake_code(config: CodeConfig) -> FakeCode:
     """Return the differentiable version of a code; InputError if there is none."""
     name = f"{config.kind}{getattr(config, 'bits', '')}"
-    if name not in CODES:
+    if name not in CODES or projection_of(config) is not None:
         raise InputError(f"adapters are learned for {', '.join(CODES)}, not for {config}")
     return CODES[name]

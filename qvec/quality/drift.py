@@ -17,7 +17,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from qvec.codes.registry import Quantizer, train
+from qvec.codes.configs import Int4, Int8, RaBitQ
+from qvec.codes.registry import Quantizer, samples_needed, train
 from qvec.common.types import Codes, Float32Array, NDArray
 from qvec.quality.drift_record import DriftRecord, DriftRecords, Evidence, Level, read_drift_record, write_drift_record
 from qvec.quality.drift_stats import (
@@ -183,11 +184,14 @@ def store_reference(txn: Transaction, number: int, trained: Trained, sample: NDA
     Recall by codes is higher for the vectors that the quantizer was trained on. For a code that learns from a sample,
     another quantizer is therefore trained on one half of the sample, and its recall is measured on the other half.
     """
-    sample, quantizer = spread(sample, REFERENCE_ROWS).astype(np.float32), trained.quantizer
-    if trained.code.min_samples and len(sample) >= 2 * max(trained.code.min_samples, MIN_SAMPLE_ROWS):
+    sample, quantizer, code = spread(sample, REFERENCE_ROWS).astype(np.float32), trained.quantizer, trained.code
+    if isinstance(code, Int8 | Int4 | RaBitQ):
+        code = replace(code, projection=quantizer.projected_dims)  # also if the number was chosen with the sample
+    needed = samples_needed(code, quantizer.dim)
+    if needed and len(sample) >= 2 * max(needed, MIN_SAMPLE_ROWS):
         seed = 0 if quantizer.transform is None else quantizer.transform.seed or 0
         half, rest = np.ascontiguousarray(sample[::2]), np.ascontiguousarray(sample[1::2])
-        quantizer, sample = train(half, quantizer.metric, trained.code, seed), rest
+        quantizer, sample = train(half, quantizer.metric, code, seed), rest
     if len(sample) >= MIN_SAMPLE_ROWS:
         write_drift_record(txn, number, DriftRecord.begin(quantizer, sample))
 

@@ -95,7 +95,9 @@ class Evaluation:
 
     def wanted(self, codes: CodeNames) -> list[CodeConfig]:
         """The configurations of codes."""
-        return every_code() if isinstance(codes, str) and codes == "all" else [make_config(code) for code in codes]
+        if isinstance(codes, str) and codes == "all":
+            return every_code(0 if self.config.originals == "none" else self.config.dim)
+        return [make_config(code) for code in codes]
 
     def sample(self, n: int) -> Problem:
         """The problem of n queries at most, whose base has no deleted rows."""

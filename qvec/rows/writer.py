@@ -21,6 +21,7 @@ from qvec.rows.results import AddResult
 from qvec.rows.visibility import expired_among
 from qvec.schema.bitmaps import mark, rows_in, words_for
 from qvec.schema.config import AUTO_INDEX_ROWS, Config
+from qvec.schema.fresh import FreshRows
 from qvec.schema.generations import discard_codes_from, may_reuse_rows, register
 from qvec.schema.layout import CODES, DELETED, IDS, ROW, VECTORS, active_columns, row_columns
 from qvec.schema.quantizers import QuantizerLoader, Quantizers, Trained, train_code
@@ -36,6 +37,7 @@ ENCODE_ROWS = 1024  # one thread encodes this many rows at a time, which fit int
 MIN_DEFERRED_ROWS = 1024  # of fewer rows in one call, each is linked at once
 MAX_UNINDEXED_SHARE = 1 / 64  # of the rows of a graph: more are added to it, fewer may wait for others
 PUT_ROWS = 64  # rows written between two checks of the used memory: each row may be in a different block
+ADDED_BYTES = 8 << 20  # of new blocks between two checkpoints: they replace few others, so the file does not grow
 Ids = NDArray[Any] | list[str]
 Vectors = NDArray[Any]  # real numbers [n, dim] (parts are converted to float32), or integers as Config.form says
 
@@ -72,6 +74,10 @@ class Writer:
     def __init__(self, txn: Transaction, loader: QuantizerLoader) -> None:
         self.txn, self.loader, self.config = txn, loader, loader.config
         self._quantizers = loader.active(txn)
+        self.trained: Trained | None = (
+            None  # a code that was trained on the vectors of this call before its transaction
+        )
+        self.fresh: FreshRows | None = None  # vectors of this call, if lists should not be made from their codes
         from qvec.filters.maintain import FieldWriter  # imported here, because handles that only read do not need it
 
         self.fields = FieldWriter(txn)
@@ -174,7 +180,7 @@ class Writer:
         progress: Progress | None,
     ) -> None:
         """Store a batch. ``old_keys``, ``old_rows``: keys and rows of the vectors that it replaces."""
-        trained = self._trained(batch.x) if self.is_untrained else None
+        trained = (self.trained or self._trained(batch.x)) if self.is_untrained else None
         if trained is not None:
             self._create_columns(trained.quantizer)
         new_rows = self._choose_rows(len(batch.x))
@@ -185,13 +191,15 @@ class Writer:
         if len(old_rows):
             self.hide(old_keys, old_rows, threads)
         self.show(batch, new_rows)
+        if self.quantizers.are_coarse:
+            self.fresh = FreshRows(batch.x, new_rows, self.columns[CODES].read(new_rows))
         self.extend_index(new_rows, threads, progress)
 
     def _trained(self, x: Vectors) -> Trained:
-        return train_code(self._in_float32(x), self.config.code, self.config)
+        return trained_on(x, self.config)
 
     def _in_float32(self, x: Vectors) -> Vectors:
-        return x if self.config.form is not None or x.dtype == np.float32 else as_float32(x)
+        return in_float32(x, self.config)
 
     def _choose_rows(self, count: int) -> Rows:
         """Return rows to write to, ascending: unused rows first, then new rows."""
@@ -234,7 +242,7 @@ class Writer:
         column.resize(max(self.state.n, int(rows[-1]) + 1))
         for i in range(0, len(rows), PUT_ROWS):
             column.put(rows[i : i + PUT_ROWS], values[i : i + PUT_ROWS])
-            self.txn.checkpoint_if_large()
+            self.txn.checkpoint_if_large(ADDED_BYTES)
 
     def show(self, batch: Batch, rows: Rows) -> None:
         """Make the rows of a batch visible, but not yet to the index."""
@@ -280,7 +288,7 @@ class Writer:
     def index_input(self) -> IndexInput:
         """The current input of the index."""
         columns, quantizers = self.columns, self.quantizers
-        reader, codes = quantizers.vector_reader(columns), linking_codes(quantizers, columns)
+        reader, codes = quantizers.vector_reader(columns, self.fresh), linking_codes(quantizers, columns)
         return IndexInput(columns, codes, self.state.n, reader, workspace=self.loader.workspace)
 
     def extend_index(self, rows: Rows, threads: int, progress: Progress | None) -> None:
@@ -365,6 +373,16 @@ class Writer:
                 self.columns[name].resize(0)
         self.fields.resize(0)
         self.change_state(n=0, index=index.empty)
+
+
+def in_float32(x: Vectors, config: Config) -> Vectors:
+    """Convert vectors to float32, unless they are prequantized."""
+    return x if config.form is not None or x.dtype == np.float32 else as_float32(x)
+
+
+def trained_on(x: Vectors, config: Config) -> Trained:
+    """Train the code of a collection on its first vectors. Raises InputError."""
+    return train_code(in_float32(x, config), config.code, config)
 
 
 def is_growth_due(state: State, share: float | None = None) -> bool:

@@ -7,6 +7,7 @@ Nulls, masked values and rows of different lengths raise InputError, which names
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -36,7 +37,8 @@ def real_array(name: str, value: object) -> NDArray[Any]:
 
 def unmasked(name: str, value: Any) -> Any:
     """The data of a masked array; other values as they are. Raises InputError naming the first masked value."""
-    if not isinstance(value, np.ma.MaskedArray):
+    # Who has a masked array has imported numpy.ma, which takes longer than to add a vector.
+    if "numpy.ma" not in sys.modules or not isinstance(value, np.ma.MaskedArray):
         return value
     masked = np.ma.getmaskarray(value)
     if masked.any():

@@ -17,6 +17,7 @@ from qvec.codes.configs import (
     Prequantized,
     RaBitQ,
     Ternary,
+    projection_of,
 )
 from qvec.codes.prequantized_input import is_bits, width_of
 from qvec.codes.registry import INDEXES, code_from_dict, code_to_dict, index_from_dict, index_to_dict
@@ -67,7 +68,7 @@ class Config:
         if isinstance(self.index, IVF) and self.dim > MAX_LISTED_DIM:
             raise InputError(f"inverted lists take vectors of at most {MAX_LISTED_DIM:,} dimensions, got {self.dim}")
         if isinstance(self.index, HNSW) and self.index.layout == "packed":
-            check_packed(self.code.kind, getattr(self.code, "dims", None) or self.dim, self._bits)
+            check_packed(self.code.kind, self._coded_dim, self._bits)
         if self.form is not None:
             width_of(self.form, self.dim)
         if self.original_form is not None and (self.form is None or not is_bits(self.form)):
@@ -75,6 +76,7 @@ class Config:
                 f"originals={self.originals!r} is for embeddings that come in two forms, with "
                 f"code=Prequantized('ubinary') or Prequantized('binary'); got code={self.code!r}"
             )
+        check_projection(self, self.code)
         if self.form is not None and self.original_form is None:
             object.__setattr__(self, "originals", "none")  # prequantized vectors have no float originals
         if self.model is not None and (not isinstance(self.model, str) or len(self.model) > 1000):
@@ -84,6 +86,12 @@ class Config:
     def keeps_originals(self) -> bool:
         """Whether originals are stored in addition to the codes. f32 codes of all dimensions are the originals."""
         return self.originals != "none" and self.code != Float32()
+
+    @property
+    def _coded_dim(self) -> int:
+        """The dimensions of the codes, at least; the number of an automatic projection is not known yet."""
+        projection = projection_of(self.code)
+        return 1 if projection == "auto" else projection or getattr(self.code, "dims", None) or self.dim
 
     @property
     def _bits(self) -> float:
@@ -141,6 +149,17 @@ def check_packed(kind: str, dim: int, bits: float) -> None:
         raise InputError(f"index='packed' needs codes of at least {MIN_PACKED_BITS} bits per dimension, not {kind}")
     if dim > MAX_PACKED_DIM:
         raise InputError(f"index='packed' is limited to {MAX_PACKED_DIM} dimensions, got {dim}")
+
+
+def check_projection(config: Config, code: CodeConfig) -> None:
+    """Raise InputError if a code projects vectors, and the collection does not suit that."""
+    projection = projection_of(code)
+    if projection is None:
+        return
+    if config.originals == "none":
+        raise InputError("a projection needs originals, which re-rank its candidates: give originals='f32' or 'f16'")
+    if projection != "auto" and projection >= config.dim:
+        raise InputError(f"code.projection must be below the {config.dim} dimensions of the vectors, got {projection}")
 
 
 def check_makes_codes(config: Config) -> None:

@@ -8,12 +8,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from qvec.codes.configs import CodeConfig
+from qvec.codes.configs import CodeConfig, projection_of
 from qvec.codes.registry import Quantizer, code_from_dict, code_to_dict, from_state
 from qvec.common.errors import FormatError, InputError
 from qvec.common.plain_state import Between, Coder, decode, encode
 from qvec.common.types import MAX_DIM, Metric
-from qvec.schema.config import Config
+from qvec.schema.config import Config, check_projection
 from qvec.schema.quantizers import Trained
 from qvec.schema.state import GenerationRecord, Text
 from qvec.storage import records
@@ -60,6 +60,9 @@ def import_quantizer(data: str | bytes, config: Config) -> Trained:
     quantizer, code = found.quantizer, found.code
     if (quantizer.dim, quantizer.metric, quantizer.kind) != (config.dim, config.metric, code.kind):
         raise FormatError("field 'quantizer' has another dimension, metric or kind than the other fields say")
+    if quantizer.is_projected != (projection_of(code) is not None):
+        raise FormatError("field 'quantizer' projects vectors and 'code' does not, or the other way round")
+    check_projection(config, code)
     trained = Trained(quantizer, code, found.n_samples, found.model, found.created)
     if found.id != trained.id:
         raise FormatError("field 'id' does not match the quantizer")

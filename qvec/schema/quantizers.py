@@ -16,13 +16,15 @@ from qvec.codes.registry import Quantizer, from_state, train
 from qvec.common.errors import CorruptError, InputError
 from qvec.common.types import Float32Array, NDArray
 from qvec.common.workspace import DEFAULT_WORKSPACE, Workspace
-from qvec.schema.config import Config
+from qvec.schema.config import Config, check_projection
+from qvec.schema.fresh import FreshRows
 from qvec.schema.layout import CODES, QUANTIZER, VECTORS, active_columns
 from qvec.schema.state import State
 from qvec.storage import records
 from qvec.storage.store import Snapshot
 
 _ID_DIGITS = 16
+MIN_EXACT_BITS = 4.0  # codes of fewer bits per dimension are too coarse to make inverted lists from
 
 
 @dataclass(frozen=True)
@@ -54,9 +56,15 @@ def _undated(plain: Any) -> Any:
     return [_undated(value) for value in plain] if isinstance(plain, (list, tuple)) else plain
 
 
-def train_code(sample: Float32Array, code: CodeConfig, config: Config) -> Trained:
-    """Train a code of a collection on float32 [n, dim]; InputError says how many vectors are needed."""
-    return Trained(train(sample, config.metric, code, config.seed, config.model), code, len(sample), config.model)
+def train_code(sample: Float32Array, code: CodeConfig, config: Config, queries: Float32Array | None = None) -> Trained:
+    """Train a code of a collection on float32 [n, dim], and its projection also for queries, float32 [m, dim].
+
+    InputError: the sample is too small (the message says how many vectors are needed), or the code does not suit the
+    collection.
+    """
+    check_projection(config, code)
+    quantizer = train(sample, config.metric, code, config.seed, config.model, queries)
+    return Trained(quantizer, code, len(sample), config.model)
 
 
 def check_enough(code: CodeConfig, rows: int) -> None:
@@ -67,13 +75,25 @@ def check_enough(code: CodeConfig, rows: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class VectorReader:
-    """Reads stored vectors: a column and the quantizer that made its rows."""
+    """Reads stored vectors: a column and the quantizer that made its rows. ``fresh``: vectors that are known more
+    exactly."""
 
     quantizer: Quantizer
     column: Column
+    fresh: FreshRows | None = None
 
     def read(self, rows: NDArray[Any]) -> Float32Array:
         """float32 [n, dim] of the rows."""
+        if self.fresh is None:
+            return self._decode(rows)
+        known = self.fresh.contains(rows)
+        if known.all():
+            return self.fresh.read(rows)
+        x = self._decode(rows)
+        x[known] = self.fresh.read(rows[known])
+        return x
+
+    def _decode(self, rows: NDArray[Any]) -> Float32Array:
         codes, quantizer = self.column.read(rows), self.quantizer
         return quantizer.codec.decode(codes) if quantizer.transform is None else quantizer.decode(codes)
 
@@ -85,11 +105,29 @@ class Quantizers:
     codes: Quantizer
     originals: Quantizer | None
 
-    def vector_reader(self, columns: Mapping[str, Column]) -> VectorReader:
-        """The reader of the most exact vectors that are stored: the originals, else the codes."""
+    @property
+    def are_coarse(self) -> bool:
+        """Whether stored vectors are so inexact that inverted lists should not be made from them."""
+        return self.originals is None and is_coarse(self.codes)
+
+    def vector_reader(self, columns: Mapping[str, Column], fresh: FreshRows | None = None) -> VectorReader:
+        """The reader of the most exact vectors that are stored: the originals, else the codes. ``fresh``: known ones,
+        which are used if the stored ones are coarse and still in their rows."""
         if self.originals is None:
-            return VectorReader(self.codes, columns[CODES])
+            codes, column = self.codes, columns[CODES]
+            if fresh is not None:
+                fresh = (
+                    fresh.still_in(column, codes.codec.stride - codes.codec.spare_bytes) if self.are_coarse else None
+                )
+            return VectorReader(codes, column, fresh)
         return VectorReader(self.originals, columns[VECTORS])
+
+
+def is_coarse(quantizer: Quantizer) -> bool:
+    """Whether decoded codes are so inexact that inverted lists should not be made from them. Prequantized ones are the
+    vectors themselves."""
+    codec = quantizer.codec
+    return quantizer.kind != "prequantized" and 8 * codec.data_size < MIN_EXACT_BITS * codec.dim
 
 
 def original_quantizer(config: Config) -> Quantizer:

@@ -88,7 +88,7 @@ class Engine:
         parts = quantizer.codec, codes, self.n, finder, original_codec, self.vectors.column
         self._new_searcher = partial(Searcher, *parts, map=query_map, unindexed=unindexed)
         self.searcher = self._new_searcher()
-        self.oversample = quantizer.oversample
+        self.oversample = quantizer.default_oversample
         self.plans: dict[tuple[SearchOptions, int], SearchParams] = {}
         self._candidate_columns = [codes] if finder is None else list(finder.columns)
         names = [IDS] if original_quantizer is None else [VECTORS, IDS]

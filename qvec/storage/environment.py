@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import os
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -18,12 +19,13 @@ from qvec.common import system
 from qvec.common.errors import FormatError, LockedError, MapFullError, ReplacedError
 from qvec.storage import header, keys
 from qvec.storage.file_pair import FilePair, named_users
-from qvec.storage.lmdb_errors import MAX_READERS, is_denied, translate, translated
+from qvec.storage.lmdb_errors import MAX_READERS, is_busy, is_denied, translate, translated
 from qvec.storage.pages import PAGE_HEADER
 from qvec.storage.write_queue import WriteQueue
 
 MAP_SIZE = 1 << 40
-PATIENCE = 5.0  # seconds that a replacement of the file waits for snapshots to end
+PATIENCE = 5.0  # seconds that a replacement of the file waits for snapshots to end, and an opening for a new child
+_PAUSE = 0.001
 _LIB_VERSION = 0  # py-lmdb's number for LMDB 0.9, whose pages docs/format.md describes
 
 _registry: dict[tuple[int, int], Environment] = {}
@@ -300,12 +302,20 @@ def create(path: str, fill: Callable[[Any, int], None]) -> None:
 
 def _open(path: str, readonly: bool, durable: bool, map_size: int) -> tuple[Any, bool]:
     """Open LMDB's environment. Returns it, and whether it uses the lock file."""
+    deadline = time.monotonic() + PATIENCE
     with _inherited_allowed() if fork_epoch() else contextlib.nullcontext():
-        try:
-            return _open_lmdb(path, map_size, readonly=readonly, lock=True, sync=durable), True
-        except lmdb.Error as error:
-            if not (readonly and is_denied(error)):
-                raise translate(error, path) from error
+        while True:
+            try:
+                return _open_lmdb(path, map_size, readonly=readonly, lock=True, sync=durable), True
+            except lmdb.Error as error:
+                if is_busy(error):
+                    if time.monotonic() >= deadline:
+                        raise LockedError(f"{path}: a child of this process keeps its lock file locked") from error
+                    time.sleep(_PAUSE)
+                elif readonly and is_denied(error):
+                    break
+                else:
+                    raise translate(error, path) from error
         # The lock file cannot be written, so writers will not see this reader.
         with translated(path):
             return _open_lmdb(path, map_size, readonly=True, lock=False, sync=durable), False

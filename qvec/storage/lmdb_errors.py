@@ -61,6 +61,11 @@ def _room(path: str) -> str:
     return f"{free} bytes are free on the disk, and files have {allowed}"
 
 
+def is_busy(error: lmdb.Error) -> bool:
+    """Whether a lock of LMDB is held for a moment: a new child has not yet closed its copies of descriptors."""
+    return getattr(error, "code", None) == errno.EAGAIN or "temporarily unavailable" in str(error)
+
+
 def is_denied(error: lmdb.Error) -> bool:
     """Whether the error says that the file or its lock file is not writable."""
     if isinstance(error, lmdb.LockError | lmdb.ReadonlyError):

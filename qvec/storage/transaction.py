@@ -240,10 +240,13 @@ class Transaction(Snapshot):
             self.abort()
             raise
 
-    def checkpoint_if_large(self) -> None:
-        """Make a `checkpoint` if changed blocks exceed 1/48 of the file; the limit is at least 1 and at most 64 MiB."""
-        least, most = _CHECKPOINT_BYTES
-        limit = min(max(self.env.used_bytes() // _CHECKPOINT_SHARE, least), most)
+    def checkpoint_if_large(self, least: int = _CHECKPOINT_BYTES[0]) -> None:
+        """Make a `checkpoint` if changed blocks exceed 1/48 of the file. The limit is at least ``least`` bytes (default
+        1 MiB) and at most 64 MiB.
+
+        Each commit also writes pages of the tree and of the free list. Few changes in each make the file grow less, if
+        they replace blocks; many in each write fewer bytes."""
+        limit = min(max(self.env.used_bytes() // _CHECKPOINT_SHARE, least), _CHECKPOINT_BYTES[1])
         if self._changed_bytes() > limit:
             self.checkpoint()
 

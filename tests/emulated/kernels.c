@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #ifdef _WIN32
 #include <windows.h>
+#undef near
 #else
 #include <sys/mman.h>
 #include <unistd.h>
@@ -113,7 +114,7 @@ static void check_codec(int kind, int metric, int dim, int bits, int centered, i
     qv_encode(&scalar, x, ROWS, rows);
     qv_encode(&fast, x, ROWS, again);
     report(memcmp(rows, again, bytes) == 0, "rows", dim, 100 * metric + kind);
-    qv_query *query = aligned_alloc(64, qv_round_up((size_t)scalar.query_size, 64));
+    qv_query *query = qv_aligned_alloc((size_t)scalar.query_size);
     const uint8_t *address[ROWS];
     for (int r = 0; r < ROWS; r++) address[r] = rows + (size_t)r * (size_t)scalar.stride;
     for (int own = 0; own < 2; own++) {
@@ -128,12 +129,12 @@ static void check_codec(int kind, int metric, int dim, int bits, int centered, i
             report(same, KIND_NAMES[kind], dim, 100 * metric + n);
         }
     }
-    free(query);
+    qv_aligned_free(query);
 }
 
 static void check_fastscan(int dims, int best) {
     static float residual[4096], q[4096];
-    uint8_t *codes = fenced(qv_fs_bytes(dims)), *table = aligned_alloc(64, qv_fs_bytes(dims));
+    uint8_t *codes = fenced(qv_fs_bytes(dims)), *table = qv_aligned_alloc(qv_fs_bytes(dims));
     int32_t slow[QV_FS_VECTORS], quick[QV_FS_VECTORS];
     for (int v = 0; v < QV_FS_VECTORS; v++) {
         fill(residual, (size_t)dims, 1);
@@ -144,7 +145,7 @@ static void check_fastscan(int dims, int best) {
     qv_fs_sums(QV_SCALAR)(codes, table, dims, slow);
     qv_fs_sums(best)(codes, table, dims, quick);
     report(memcmp(slow, quick, sizeof slow) == 0, "fastscan", dims, 0);
-    free(table);
+    qv_aligned_free(table);
 }
 
 static void check_filter(int n, int best) {
@@ -201,8 +202,8 @@ static void check_between(uint32_t n, int best) {
 static void check_below(int dims, int best) {
     static float q[256], residual[256];
     qv_lists lists = {.dims = dims, .sums = qv_fs_sums(QV_SCALAR)};
-    qv_list_block *block = aligned_alloc(64, qv_round_up(sizeof *block + qv_fs_bytes(dims), 64));
-    uint8_t *table = aligned_alloc(64, qv_fs_bytes(dims));
+    qv_list_block *block = qv_aligned_alloc(sizeof *block + qv_fs_bytes(dims));
+    uint8_t *table = qv_aligned_alloc(qv_fs_bytes(dims));
     qv_estimate_terms terms = {.base = 0.5f, .along = 1, .unit = 0.001f, .distance = 0.7f};
     for (int v = 0; v < QV_FS_VECTORS; v++) {
         fill(residual, (size_t)dims, 1);
@@ -223,8 +224,8 @@ static void check_below(int dims, int best) {
         for (int v = 0; v < QV_FS_VECTORS; v++) same &= fabsf(estimates[0][v] - estimates[1][v]) <= 1e-5f * (float)dims;
         report(same, "below", dims, i);
     }
-    free(block);
-    free(table);
+    qv_aligned_free(block);
+    qv_aligned_free(table);
 }
 
 /* Positions and values of the sums above a limit; some sums are equal to it. */

@@ -1,4 +1,4 @@
-"""The whole package on aarch64, run by QEMU: Debian's Python, wheels of the dependencies, and cross-compiled kernels.
+"""The wheel for aarch64, run by QEMU: Debian's Python, wheels of the dependencies, and cross-compiled kernels.
 
 Debian's packages: gcc-aarch64-linux-gnu, libc6-dev-arm64-cross, qemu-user-static, debootstrap. What is downloaded is
 kept in build/aarch64.
@@ -21,6 +21,7 @@ CACHE = ROOT / "build" / "aarch64"
 TOOLS = ("aarch64-linux-gnu-gcc", "qemu-aarch64-static", "debootstrap", "dpkg-deb")
 PACKAGES = "python3.11-minimal,libpython3.11-stdlib,libstdc++6"
 WHEELS = ("numpy", "lmdb", "msgpack", "pyroaring")
+MAX_WHEEL = 3e6  # bytes
 SMALL, LARGE = 4096, 16_384  # pages; those of Apple's machines and of some kernels for the Raspberry Pi are larger
 
 pytestmark = [
@@ -67,11 +68,14 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, copy)
     shutil.copytree(ROOT / "qvec", copy / "qvec", ignore=shutil.ignore_patterns("*.so", "_kernels.c", "__pycache__"))
-    compiler = {"CC": "aarch64-linux-gnu-gcc", "LDSHARED": "aarch64-linux-gnu-gcc -shared"}
-    run(sys.executable, "setup.py", "--quiet", "build_ext", "--inplace", cwd=copy, env={**os.environ, **compiler})
-    (built,) = (copy / "qvec").glob("_kernels*.so")
-    built.rename(copy / "qvec" / "_kernels.cpython-311-aarch64-linux-gnu.so")
-    shutil.move(copy / "qvec", made / "qvec")
+    target = {"CC": "aarch64-linux-gnu-gcc", "LDSHARED": "aarch64-linux-gnu-gcc -shared"}
+    target["SETUPTOOLS_EXT_SUFFIX"] = ".cpython-311-aarch64-linux-gnu.so"
+    build = [sys.executable, "setup.py", "--quiet", "bdist_wheel", "--plat-name", "linux_aarch64"]
+    run(*build, cwd=copy, env={**os.environ, **target})
+    (wheel,) = (copy / "dist").glob("qvec-*-cp311-cp311-linux_aarch64.whl")
+    assert wheel.stat().st_size < MAX_WHEEL
+    options = ["--no-deps", "--only-binary=:all:", "--python-version=3.11", "--platform=linux_aarch64"]
+    run(sys.executable, "-m", "pip", "install", "--quiet", "--target", made, *options, wheel)
     return made
 
 

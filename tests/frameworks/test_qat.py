@@ -98,6 +98,6 @@ def test_scores_in_training_are_those_of_the_store() -> None:
 
 def test_codes_that_adapters_are_not_learned_for_are_refused() -> None:
     x, q, _ = task()
-    for code in (make_config("int8"), RaBitQ(4)):
+    for code in (make_config("int8"), RaBitQ(4), RaBitQ(1, projection=8)):
         with pytest.raises(InputError, match="adapters are learned for binary, ternary, rabitq1, not for"):
             train_adapter(x, None, q, code, options=OPTIONS)

@@ -3,7 +3,7 @@ const runs = JSON.parse(document.getElementById("data").textContent);
 const $ = (id) => document.getElementById(id);
 const SVG = "http://www.w3.org/2000/svg";
 // Colors that differ from each other and from a white or dark ground; each series also has a shape of its own.
-const COLORS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#56b4e9", "#a8644e", "#8a8f98"];
+const COLORS = ["#0072b2", "#d55e00", "#009e73", "#c46d9d", "#b08000", "#3a96d0", "#a8644e", "#848992"];
 // Shapes of marks as paths around 0, 0 of a radius of 1.
 const SHAPES = [
   "M-1 0A1 1 0 1 0 1 0A1 1 0 1 0 -1 0Z",

@@ -121,21 +121,29 @@ void qv_prepare_row(const qv_codec *codec, const uint8_t *row, qv_query *out);
 void qv_transform(const float *x, size_t n, int dim, int padded, int normalize, const float *mean, const uint8_t *signs,
                   float *out);
 
+/* Append to each of n projections y of vectors x the length of what the projection leaves out, sqrt(|x|^2 - |y|^2), or 0
+ * if that is not positive. out: rows of width + 1 floats. */
+void qv_append_residual(const float *x, size_t n, int dim, const float *y, int width, float *out);
+
 /* out = x * M of n vectors. M [dim, n_panels * QV_PANEL] is stored as panels of QV_PANEL columns, each [dim,
  * QV_PANEL]. */
 #define QV_PANEL 32
 void qv_project(const float *x, size_t n, int dim, const float *panels, int n_panels, int simd, float *out);
 
-/* Transformation of a query before it is encoded: qv_project, qv_transform or both. Arrays are borrowed. */
+/* Transformation of a query before it is encoded: by a matrix, qv_transform or both. Arrays are borrowed. Columns are
+ * rows of an INT8 codec under ip: the query is encoded with 8 bits, and its dot products with the columns are sums of
+ * integers, so that they are equal on every level. */
 typedef struct {
     int dim;           /* values of the query that are used */
     int width, padded; /* values after M, and of the result */
     int normalize, n_panels, simd;
-    const float *mean, *panels; /* NULL: none; without panels, width is dim */
-    const uint8_t *signs;       /* NULL: no rotation */
+    const float *mean, *panels;    /* NULL: none; without panels and columns, width is dim */
+    const qv_codec *column_codec;  /* of columns; NULL: no columns */
+    const uint8_t *const *columns; /* `width` of them; without panels */
+    const uint8_t *signs;          /* NULL: no rotation */
 } qv_map;
 
-/* Floats that qv_map_query needs in `buffer`. */
+/* Floats that qv_map_query needs in `buffer`, which begins on a 64-byte boundary. */
 size_t qv_map_floats(const qv_map *map);
 
 /* Transform a query. Returns `padded` floats, in `buffer`. */

@@ -2,6 +2,8 @@
 
 #include "codec/lanes.h"
 
+#include <float.h>
+
 #define GROUP 4          /* dims of a nibble */
 #define BIAS 32          /* of a table's entries */
 #define ENTRY_MAX 31     /* less the bias */
@@ -31,6 +33,14 @@ void qv_fs_put(const float *residual, int dims, int slot, uint8_t *codes) {
     for (int i = 0; i < dims; i += QV_FS_DIMS, at += QV_FS_LINE) {
         uint32_t bits = signs_of(residual + i);
         for (int g = 0; g < 4; g++) at[16 * g] = (uint8_t)((at[16 * g] & kept) | (bits >> GROUP * g & 15) << shift);
+    }
+}
+
+void qv_fs_add(const uint8_t *codes, int dims, int slot, float amplitude, float *out) {
+    int shift = slot < 16 ? 0 : 4;
+    codes += place(slot % 16);
+    for (int i = 0; i < dims; i += GROUP, codes += 16) {
+        for (int j = 0; j < GROUP; j++) out[i + j] += codes[0] >> (shift + j) & 1 ? amplitude : -amplitude;
     }
 }
 
@@ -90,6 +100,41 @@ qv_fs_factors qv_fs_factors_of(int metric, const float *residual, const float *c
     float error = factor * ERROR_SIGMA * sqrtf(p.norm2 * (excess > 0 ? excess : 0) / (float)(dims - 1));
     if (!isfinite(add) || !isfinite(error)) return (qv_fs_factors){0, 0, 0};
     return (qv_fs_factors){.add = add, .rescale = -factor * scale, .error = error};
+}
+
+void qv_fs_widen(qv_fs_factors *factors, float loss, int dims) {
+    if (!(loss > 0)) return;
+    if (loss >= FLT_MAX) { /* nothing is known of the vector */
+        factors->error = FLT_MAX;
+        return;
+    }
+    float more = 2 * ERROR_SIGMA * sqrtf(loss / (float)dims);
+    factors->add += loss;
+    factors->error = sqrtf(factors->error * factors->error + more * more);
+}
+
+/* With L = sum |r_i|, s = 2 |r|^2 / L, and e the bound without its factors:
+ *     e^2 = (s^2 dims / 4 - |r|^2) / (dims - 1) + w / dims     w: the loss of qv_fs_widen, 0 under QV_IP
+ *     add - 2 s <c, b> = |r|^2 + w                             under QV_L2
+ * which give |r|^2, w and L. The signs times L / dims are nearest to r, at the squared distance |r|^2 - L^2 / dims. */
+float qv_fs_amplitude(int metric, const qv_fs_factors *factors, double along, int dims, double *loss) {
+    double factor = metric == QV_L2 ? 2 : 1, scale = -factors->rescale / factor;
+    double error = factors->error / (factor * ERROR_SIGMA), square = scale * scale * dims / 4;
+    double norm2 = square - error * error * (dims - 1), widened = 0;
+    if (metric == QV_L2) {
+        double both = factors->add - 2 * scale * along;
+        widened = (error * error - (square - both) / (dims - 1)) / (1.0 / dims + 1.0 / (dims - 1));
+        if (widened < 0) widened = 0;
+        norm2 = both - widened;
+    }
+    *loss = 0;
+    if (!(scale > 0) || !(norm2 > 0)) {
+        *loss = error > 0 ? INFINITY : 0; /* a vector that is treated as its center, and one that equals it */
+        return 0;
+    }
+    if (norm2 > square) norm2 = square;
+    *loss = norm2 * (1 - norm2 / square) + widened;
+    return (float)(2 * norm2 / (scale * dims));
 }
 
 /* --- the table --- */

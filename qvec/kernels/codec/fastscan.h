@@ -29,6 +29,9 @@ static inline size_t qv_fs_bytes(int dims) { return (size_t)dims / QV_FS_DIMS * 
 /* Write a residual's signs to place `slot` of a group of codes. */
 void qv_fs_put(const float *residual, int dims, int slot, uint8_t *codes);
 
+/* Add `amplitude` times the signs in place `slot` of a group of codes to out [dims]. */
+void qv_fs_add(const uint8_t *codes, int dims, int slot, float amplitude, float *out);
+
 /* Copy the signs in place `from` of one group of codes to place `to` of another, or of the same. */
 void qv_fs_copy(const uint8_t *source, int from, uint8_t *target, int to, int dims);
 
@@ -38,6 +41,15 @@ void qv_fs_clear(uint8_t *target, int to, int dims);
 /* Factors of a residual from `center`; signs of the first `coded` of `dims` are stored. Keys are squared L2 (QV_L2)
  * or -dot (QV_IP; QV_COSINE: 1 - dot of unit vectors). */
 qv_fs_factors qv_fs_factors_of(int metric, const float *residual, const float *center, int dims, int coded);
+
+/* Change factors under QV_L2 of a vector that is itself inexact: as far from the true vector as sqrt(loss), in a random
+ * direction. The true vector's squared distance from a query is larger by `loss`, in the mean. */
+void qv_fs_widen(qv_fs_factors *factors, float loss, int dims);
+
+/* Which residual do factors with all of `dims` signs stand for? Its signs times the returned amplitude are nearest to
+ * it. loss: the squared distance, plus that of qv_fs_widen. along: <c, b>, where c is the center, and b are the signs.
+ * Under QV_IP, factors must not be widened. */
+float qv_fs_amplitude(int metric, const qv_fs_factors *factors, double along, int dims, double *loss);
 
 /* Fill the table of a query, qv_fs_bytes(dims), equal on every machine. Returns delta: <b, q> is nearly delta * sum. */
 float qv_fs_table(const float *q, int dims, uint8_t *table);

@@ -109,12 +109,40 @@ void qv_transform(const float *x, size_t n, int dim, int padded, int normalize, 
     }
 }
 
+void qv_append_residual(const float *x, size_t n, int dim, const float *y, int width, float *out) {
+    for (size_t row = 0; row < n; row++, x += dim, y += width, out += width + 1) {
+        double rest = qv_norm2(x, dim) - qv_norm2(y, width);
+        memcpy(out, y, (size_t)width * sizeof *y);
+        out[width] = rest > 0 ? (float)sqrt(rest) : 0;
+    }
+}
+
 size_t qv_map_floats(const qv_map *map) {
-    size_t projected = map->panels ? (size_t)map->dim + (size_t)map->n_panels * QV_PANEL : 0;
-    return (size_t)map->padded + projected;
+    size_t out = (size_t)map->padded, dim = (size_t)map->dim;
+    if (map->column_codec)
+        return (size_t)map->column_codec->query_size / sizeof(float) + out + (size_t)map->width + dim;
+    return map->panels ? out + dim + (size_t)map->n_panels * QV_PANEL : out;
+}
+
+/* The query by the columns: the encoded query comes first in the buffer, because it has to be aligned. */
+static const float *by_columns(const qv_map *map, const float *q, float *buffer) {
+    const qv_codec *codec = map->column_codec;
+    qv_query *encoded = (qv_query *)buffer;
+    float *out = buffer + codec->query_size / (int)sizeof(float), *products = out + map->padded;
+    if (map->normalize || map->mean) {
+        float *centered = products + map->width;
+        qv_transform(q, 1, map->dim, map->dim, map->normalize, map->mean, NULL, centered);
+        q = centered;
+    }
+    qv_prepare(codec, q, encoded);
+    codec->score(codec, encoded, map->columns, map->width, products);
+    for (int i = 0; i < map->width; i++) products[i] = -products[i]; /* keys are negated dot products */
+    qv_transform(products, 1, map->width, map->padded, 0, NULL, map->signs, out);
+    return out;
 }
 
 const float *qv_map_query(const qv_map *map, const float *q, float *buffer) {
+    if (map->column_codec) return by_columns(map, q, buffer);
     if (!map->panels) {
         qv_transform(q, 1, map->dim, map->padded, map->normalize, map->mean, map->signs, buffer);
         return buffer;

@@ -4,8 +4,6 @@
 from libc.stdint cimport uint8_t, uint32_t
 from libc.stdlib cimport free, malloc
 
-import os
-
 from qvec.common.parallel import for_each
 
 
@@ -19,7 +17,8 @@ cdef extern from "column/column.h" nogil:
 
 
 cdef enum:
-    COPIED_BY_TWO = 32 << 20  # bytes
+    COPIED_BY_MANY = 32 << 20  # bytes
+    COPYING_THREADS = 4
 
 
 cdef size_t _pitch(Column column):
@@ -75,11 +74,11 @@ def make_resident(columns, int fd, budget: int | None = None) -> None:
 
     All copied blocks are verified. fd: the open file that the columns are attached to. budget: bytes of memory for all
     copies; the first blocks of a column are copied if the rest of the budget is too small for it. None: all blocks of
-    all columns. Columns that have a copy are skipped. Two threads share large copies: one core copies and verifies
-    more slowly than a disk reads.
+    all columns. Columns that have a copy are skipped. Four threads share large copies, so that the disk always has
+    something to read while others verify and copy.
     """
     cdef _Copies copies = _Copies(columns, budget)
-    parts = 2 if copies.size >= COPIED_BY_TWO and (os.cpu_count() or 1) > 1 else 1
+    parts = COPYING_THREADS if copies.size >= COPIED_BY_MANY else 1
     for_each(lambda part: copies.run(fd, part, parts), range(parts), parts)
     copies.finish()
 

@@ -1,8 +1,12 @@
 /* Search of inverted lists: scan the nearest lists in order, and score by its code each entry whose lower bound is
- * below the k-th best key so far (a later place if many candidates are wanted). */
+ * below the k-th best key so far (a later place if many candidates are wanted).
+ *
+ * Codes of one bit per dimension are as inexact as entries, and their errors are independent, because lists have their
+ * own rotation. The mean of both estimates, weighted by the inverse of their variances, is more exact than either. */
 #include "ivf/lists.h"
 
 #include "codec/lanes.h"
+#include "codec/rows.h"
 
 #include <stdlib.h>
 
@@ -12,6 +16,12 @@
 /* Factor of the margin below estimates. Searches in memory score entries before their bound is tight, and find some whose
  * margin is too small. With this factor, the recall from the disk is lower by about .001 (docs/adr/0034). */
 #define DISK_MARGIN 1.15f
+#define ENTRY_SIGMA 1.9f /* the error of an entry is this many standard deviations (fastscan.c) */
+/* A randomly rotated y of d dimensions has sum |y_i| = sqrt(2 d / pi) |y|, nearly. By RaBitQ's bound (theorem 3.2), the
+ * estimate of <q, y> from signs, with the scale s = |y|^2 / sum |y_i|, then has the standard deviation
+ * |q| s sqrt(1 - 2 / pi), and |y|^2 = 2 / pi * d s^2. */
+#define CODE_SIGMA 0.6028f
+#define CODE_NORM2 0.6366f
 
 /* State of one search. */
 typedef struct {
@@ -25,7 +35,9 @@ typedef struct {
     float share, offset; /* key of a code = share * key of a list + offset */
     int rank;            /* slot of the key that is the bound */
     float seed; /* bound from the estimates in the nearest list, used until the candidate list has a better one */
-    int stage, staged, aged; /* aged: rows staged before, whose codes have arrived */
+    int stage, staged, aged;                             /* aged: rows staged before, whose codes have arrived */
+    int averages;                                        /* whether keys are means of the code's and the entry's */
+    float estimate[2][QV_HOP_MAX], error[2][QV_HOP_MAX]; /* of staged entries, as keys of lists */
 } search;
 
 /* Upper limit for the lower bounds of entries, as a key of lists. */
@@ -36,9 +48,34 @@ static float entry_bound(const search *f) {
     return bound < f->seed ? bound : f->seed;
 }
 
+/* The mean of the key of a code and the estimate of its entry, both keys of codes, by the inverse of their variances. */
+static float average(const search *f, float key, const uint8_t *code, float estimate, float error) {
+    int ip = f->codec->metric == QV_IP;
+    float scale = qv_row_factors(f->codec, code).scale, entry = f->share * estimate + f->offset;
+    float distance2 = f->coarse.norm2; /* of the query from what the code is relative to, at most */
+    float near = key / f->share + CODE_NORM2 * (float)f->codec->dim * scale * scale;
+    if (!ip && near < distance2) distance2 = near > 0 ? near : 0;
+    float deviation = (ip ? 1 : 2) * f->share * CODE_SIGMA * scale, own = f->share * error / ENTRY_SIGMA;
+    float of_code = distance2 * deviation * deviation, of_entry = own * own;
+    if (ip && of_entry < of_code) of_entry = of_code; /* errors of inexact vectors are not counted under ip */
+    float sum = of_code + of_entry;
+    if (!(sum > 0) || !isfinite(sum)) return key;
+    float mean = key + of_code / sum * (entry - key);
+    return mean > 0 || ip ? mean : 0;
+}
+
 static void score_aged(search *f) {
-    if (f->aged) qv_score_staged(f->codec, NULL, f->query, f->stage ^ 1, f->aged, f->s);
+    int stage = f->stage ^ 1, n = f->aged;
     f->aged = 0;
+    if (n && !f->averages) qv_score_staged(f->codec, NULL, f->query, stage, n, f->s);
+    if (n == 0 || !f->averages) return;
+    qv_scratch *s = f->s;
+    f->codec->score(f->codec, f->query, s->address[stage], n, s->key);
+    s->evaluations += (uint64_t)n;
+    for (int i = 0; i < n; i++) {
+        float key = average(f, s->key[i], s->address[stage][i], f->estimate[stage][i], f->error[stage][i]);
+        if (key <= qv_pool_bound(&s->pool)) qv_pool_insert(&s->pool, qv_candidate(key, s->row[stage][i]));
+    }
 }
 
 /* Staged rows are scored after the next group is staged, when their prefetched codes have arrived. */
@@ -49,15 +86,19 @@ static void turn_stages(search *f) {
     f->stage ^= 1;
 }
 
-static int stage_entries(search *f, const qv_list_block *block, uint32_t places) {
+static int stage_entries(search *f, const qv_list_block *block, uint32_t places, const qv_estimate_terms *terms,
+                         const float *estimates) {
     qv_scratch *s = f->s;
     for (; places; places &= places - 1) {
-        uint32_t row = block->rows[__builtin_ctz(places)];
+        int place = __builtin_ctz(places);
+        uint32_t row = block->rows[place];
         if (row >= f->ivf->lists.n || qv_is_excluded(&f->params->selection, row) || qv_visit(&s->visited, row))
             continue;
         const uint8_t *address = s->requests ? qv_lone_row(f->rows, row) : qv_row(f->rows, row);
         if (!address) return QV_DAMAGED;
         qv_prefetch_row(address, (size_t)f->codec->stride);
+        f->estimate[f->stage][f->staged] = estimates[place];
+        f->error[f->stage][f->staged] = terms->distance * block->error[place];
         s->row[f->stage][f->staged] = row;
         s->address[f->stage][f->staged++] = address;
     }
@@ -96,7 +137,7 @@ static int scan_list(search *f, uint32_t number, float key) {
         if (next) qv_prefetch_row(next, bytes);
         float estimates[QV_FS_VECTORS];
         uint32_t places = qv_list_below(lists, block, f->coarse.table, &terms, entry_bound(f), estimates);
-        if (places && stage_entries(f, block, places)) return QV_DAMAGED;
+        if (places && stage_entries(f, block, places, &terms, estimates)) return QV_DAMAGED;
         block = next;
     }
     return QV_OK;
@@ -275,6 +316,7 @@ static void choose_scorer(search *f) {
     f->codec = by_original ? ivf->original : ivf->codec;
     f->rows = by_original ? ivf->originals : ivf->codes;
     f->query = (const qv_query *)(by_original ? f->s->other : f->s->query);
+    f->averages = !by_original && f->codec->kind == QV_RABITQ && f->codec->bits == 1;
 }
 
 /* If the nprobe lists contain too few results, the search is repeated with more lists. */

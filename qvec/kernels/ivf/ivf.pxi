@@ -28,10 +28,12 @@ cdef extern from "ivf/lists.h" nogil:
         int comparable
     int qv_lists_begin(qv_lists *lists, const float *centroids, const float *spreads)
     int qv_lists_assign(qv_lists *lists, const float *y, int copies, uint32_t *owners, float *distance, qv_scratch *s)
-    int qv_lists_append(qv_lists *lists, uint32_t list, const uint32_t *rows, const float *y, uint32_t n,
-                        const uint8_t *copies)
+    int qv_lists_append(qv_lists *lists, uint32_t list, const uint32_t *rows, const float *y, const float *losses,
+                        uint32_t n, const uint8_t *copies)
     int qv_lists_remove(qv_lists *lists, uint32_t slot)
     int qv_lists_entry_is(qv_lists *lists, uint32_t slot, uint32_t row, const float *y)
+    int qv_lists_move(qv_lists *lists, uint32_t source, uint32_t target)
+    int qv_lists_decode(qv_lists *lists, const uint32_t *slots, float *y, float *loss)
     int qv_ivf_find(const void *index, const qv_search_params *params, const float *original, const float *transformed,
                 qv_scratch *s) noexcept
 
@@ -160,12 +162,17 @@ cdef class Lists:
         self._check(status)
         return owners, distances
 
-    def append(self, rows, y, owners, copies):
-        """Append rows, uint32 [n], with vectors float32 [n, dims] to the lists uint32 [n]; copies: uint8 [n], 0 or 1."""
+    def append(self, rows, y, owners, copies, losses=None):
+        """Append rows, uint32 [n], with vectors float32 [n, dims] to the lists uint32 [n]; copies: uint8 [n], 0 or 1.
+
+        losses: squared errors of the vectors, float32 [n]; None: they are exact.
+        """
         cdef cnp.ndarray vectors = _checked(y, "y", cnp.NPY_FLOAT32, self.l.dims)
         cdef const uint32_t[::1] row = rows, owner = owners
         cdef const uint8_t[::1] copy = copies
         cdef Py_ssize_t i = 0, end, n = _count(vectors)
+        cdef cnp.ndarray lost = _vector(np.zeros(n, np.float32) if losses is None else losses, "losses", cnp.NPY_FLOAT32, n)
+        cdef const float *loss = <const float *>cnp.PyArray_DATA(lost)
         cdef const float *source = <const float *>cnp.PyArray_DATA(vectors)
         cdef int status = 0
         if row.shape[0] != n or owner.shape[0] != n or copy.shape[0] != n:
@@ -177,7 +184,8 @@ cdef class Lists:
                 end = i + 1
                 while end < n and owner[end] == owner[i]:
                     end += 1
-                status = qv_lists_append(&self.l, owner[i], &row[i], source + i * self.l.dims, <uint32_t>(end - i), &copy[i])
+                status = qv_lists_append(&self.l, owner[i], &row[i], source + i * self.l.dims, loss + i,
+                                         <uint32_t>(end - i), &copy[i])
                 i = end
         self._check(status)
 
@@ -202,6 +210,20 @@ cdef class Lists:
                     break
         self._check(status)
 
+    def move(self, old, new):
+        """Give the entries of rows to other rows, which have none: uint32 [n] both."""
+        cdef const uint32_t[::1] source = old, target = new
+        cdef Py_ssize_t i, n = source.shape[0]
+        cdef int status = 0
+        if target.shape[0] != n or (n and max(int(old.max()), int(new.max())) >= self.l.n):
+            raise ValueError(f"{n} rows cannot move to {target.shape[0]}, or a row is out of range")
+        with nogil:
+            for i in range(n):
+                status = qv_lists_move(&self.l, source[i], target[i])
+                if status < 0:
+                    break
+        self._check(status)
+
     def holds(self, rows, y):
         """Whether the entries of rows, uint32 [n], equal the encoding of float32 [n, dims]: bool [n, copies]."""
         cdef cnp.ndarray vectors = _checked(y, "y", cnp.NPY_FLOAT32, self.l.dims)
@@ -222,6 +244,35 @@ cdef class Lists:
                 out[i] = <uint8_t>status
         self._check(status)
         return found.view(bool)
+
+    def decode(self, rows):
+        """The vectors that the entries of rows, uint32 [n], stand for: float32 [n, dims], rotated, with the mean; and
+        their expected squared errors, float32 [n].
+
+        Raises ValueError for a row that is in no list.
+        """
+        cdef const uint32_t[::1] row = rows
+        cdef Py_ssize_t i, n = row.shape[0]
+        cdef cnp.ndarray slots = self._slots.read(rows), out = np.empty((n, self.l.dims), np.float32)
+        cdef const uint32_t *slot = <const uint32_t *>cnp.PyArray_DATA(slots)
+        cdef cnp.ndarray losses = np.empty(n, np.float32)
+        cdef float *y = <float *>cnp.PyArray_DATA(out)
+        cdef float *loss = <float *>cnp.PyArray_DATA(losses)
+        cdef int status = 1
+        with nogil:
+            for i in range(n):
+                status = qv_lists_decode(&self.l, slot + i * self.l.copies, y + i * self.l.dims, loss + i)
+                if status != 1:
+                    break
+        self._check(status)
+        if status == 0:
+            raise ValueError(f"row {row[i]} is in no list")
+        out += self._mean
+        return out, losses
+
+    def center(self, rotated):
+        """Subtract the mean from rotated vectors, float32 [n, dims], as `vectors` does."""
+        return rotated - self._mean
 
     cdef _check(self, int status):
         if status < 0:

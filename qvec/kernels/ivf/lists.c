@@ -6,8 +6,9 @@
 
 #include "codec/lanes.h"
 
-#define NEAR_LISTS 32 /* candidates for a vector's second list */
-#define SPREAD 0.5f   /* factor of the mean |residual|^2 that ranks lists best (docs/adr/0006) */
+#define NEAR_LISTS 32    /* candidates for a vector's second list */
+#define LEAST_LOSS 1e-12 /* of an entry, relative to the squared length of its centroid: no weight is infinite */
+#define SPREAD 0.5f      /* factor of the mean |residual|^2 that ranks lists best (docs/adr/0006) */
 
 static qv_list *list_of(qv_lists *lists, uint32_t list) { return (qv_list *)qv_row_mut(lists->lists, list); }
 
@@ -37,11 +38,13 @@ static void clear_block(qv_list_block *block, int dims, uint32_t list, uint32_t 
     block->next = next;
 }
 
-/* In the list of centroids, factors are those of squared L2 for every metric. */
+/* In the list of centroids, factors are those of squared L2 for every metric. loss: of the vector, which is not counted
+ * under inner product, because an entry's error must then tell the length of its residual (decode_entry). */
 static void put_entry(const qv_lists *lists, qv_list_block *block, int place, uint32_t row, const float *residual,
-                      const float *center) {
+                      const float *center, float loss) {
     int metric = lists->metric == QV_IP && block->list != lists->n_lists ? QV_IP : QV_L2;
     qv_fs_factors factors = qv_fs_factors_of(metric, residual, center, lists->dims, lists->dims);
+    if (metric == QV_L2) qv_fs_widen(&factors, loss, lists->dims);
     qv_fs_put(residual, lists->dims, place, (uint8_t *)(block + 1));
     block->rows[place] = row;
     block->add[place] = factors.add;
@@ -73,7 +76,7 @@ static int fill_centroids(qv_lists *lists, const float *centroids, const float *
         qv_list_block *block = block_of(lists, list / QV_FS_VECTORS);
         int place = (int)(list % QV_FS_VECTORS);
         if (!block || begin_list(lists, list, centroid, spreads[list])) return QV_DAMAGED;
-        put_entry(lists, block, place, list, centroid, origin);
+        put_entry(lists, block, place, list, centroid, origin, 0);
         block->add[place] += SPREAD * spreads[list];
     }
     return begin_list(lists, lists->n_lists, NULL, 0);
@@ -168,7 +171,8 @@ static int new_head(qv_lists *lists, uint32_t list, qv_list *entry) {
     return QV_OK;
 }
 
-static int add_entry(qv_lists *lists, uint32_t list, uint32_t row, const float *y, float *residual, int copy) {
+static int add_entry(qv_lists *lists, uint32_t list, uint32_t row, const float *y, float loss, float *residual,
+                     int copy) {
     qv_list *entry = list_of(lists, list);
     const float *center = centroid_of(lists, list);
     uint32_t *slots = (uint32_t *)qv_row_mut(lists->slots, row);
@@ -178,18 +182,18 @@ static int add_entry(qv_lists *lists, uint32_t list, uint32_t row, const float *
     qv_list_block *block = block_of(lists, entry->head);
     if (!block) return QV_DAMAGED;
     for (int i = 0; i < lists->dims; i++) residual[i] = y[i] - center[i];
-    put_entry(lists, block, place, row, residual, center);
+    put_entry(lists, block, place, row, residual, center, loss);
     slots[copy] = entry->head * QV_FS_VECTORS + (uint32_t)place;
     entry->n++;
     return QV_OK;
 }
 
-int qv_lists_append(qv_lists *lists, uint32_t list, const uint32_t *rows, const float *y, uint32_t n,
-                    const uint8_t *copies) {
+int qv_lists_append(qv_lists *lists, uint32_t list, const uint32_t *rows, const float *y, const float *losses,
+                    uint32_t n, const uint8_t *copies) {
     float *residual = malloc((size_t)lists->dims * sizeof *residual);
     int status = residual ? QV_OK : QV_NO_MEMORY;
     for (uint32_t i = 0; i < n && !status; i++)
-        status = add_entry(lists, list, rows[i], y + (size_t)i * (size_t)lists->dims, residual, copies[i]);
+        status = add_entry(lists, list, rows[i], y + (size_t)i * (size_t)lists->dims, losses[i], residual, copies[i]);
     free(residual);
     return status;
 }
@@ -241,6 +245,57 @@ int qv_lists_remove(qv_lists *lists, uint32_t slot) {
     return QV_OK;
 }
 
+int qv_lists_move(qv_lists *lists, uint32_t from, uint32_t to) {
+    uint32_t *source = (uint32_t *)qv_row_mut(lists->slots, from), *target = (uint32_t *)qv_row_mut(lists->slots, to);
+    if (!source || !target) return QV_DAMAGED;
+    for (int copy = 0; copy < lists->copies; copy++) {
+        uint32_t slot = source[copy];
+        if (slot == QV_NO_BLOCK) continue;
+        qv_list_block *block = block_of(lists, slot / QV_FS_VECTORS);
+        if (!block || block->rows[slot % QV_FS_VECTORS] != from) return QV_DAMAGED;
+        block->rows[slot % QV_FS_VECTORS] = to;
+        target[copy] = slot;
+        source[copy] = QV_NO_BLOCK;
+    }
+    return QV_OK;
+}
+
+/* Add weight * (centroid + signs) to y. Returns the weight, or a negative status. */
+static double decode_entry(qv_lists *lists, uint32_t slot, float *residual, double *y) {
+    uint32_t number = slot / QV_FS_VECTORS;
+    int place = (int)(slot % QV_FS_VECTORS), dims = lists->dims;
+    if (number >= lists->n_blocks) return QV_DAMAGED;
+    const qv_list_block *block = (const qv_list_block *)qv_row(lists->blocks, number);
+    if (!block || block->list >= lists->n_lists) return QV_DAMAGED;
+    const float *center = centroid_of(lists, block->list);
+    if (!center) return QV_DAMAGED;
+    qv_fs_factors factors = {block->add[place], block->rescale[place], block->error[place]};
+    memset(residual, 0, (size_t)dims * sizeof *residual);
+    qv_fs_add((const uint8_t *)(block + 1), dims, place, 0.5f, residual);
+    double loss, along = dot(center, residual, dims);
+    float amplitude = qv_fs_amplitude(lists->metric == QV_IP ? QV_IP : QV_L2, &factors, along, dims, &loss);
+    for (int i = 0; i < dims; i++) residual[i] = center[i] + 2 * amplitude * residual[i];
+    double weight = 1 / (loss + LEAST_LOSS * dot(center, center, dims) + FLT_MIN);
+    if (!(weight > FLT_MIN)) weight = FLT_MIN; /* nothing is known but the list */
+    for (int i = 0; i < dims; i++) y[i] += weight * residual[i];
+    return weight;
+}
+
+int qv_lists_decode(qv_lists *lists, const uint32_t *slots, float *y, float *loss) {
+    double *sum = calloc(2 * (size_t)lists->dims, sizeof *sum);
+    if (!sum) return QV_NO_MEMORY;
+    double total = 0, weight = 0;
+    for (int copy = 0; copy < lists->copies && weight >= 0; copy++) {
+        if (slots[copy] == QV_NO_BLOCK) continue;
+        weight = decode_entry(lists, slots[copy], (float *)(sum + lists->dims), sum);
+        total += weight;
+    }
+    for (int i = 0; i < lists->dims && total > 0; i++) y[i] = (float)(sum[i] / total);
+    *loss = total > 1 / (double)FLT_MAX ? (float)(1 / total) : FLT_MAX;
+    free(sum);
+    return weight < 0 ? (int)weight : total > 0;
+}
+
 int qv_lists_entry_is(qv_lists *lists, uint32_t slot, uint32_t row, const float *y) {
     size_t size = sizeof(qv_list_block) + qv_fs_bytes(lists->dims);
     if (slot / QV_FS_VECTORS >= lists->n_blocks) return 0;
@@ -255,7 +310,7 @@ int qv_lists_entry_is(qv_lists *lists, uint32_t slot, uint32_t row, const float 
     if (expected && residual) {
         memcpy(expected, block, size);
         for (int i = 0; i < lists->dims; i++) residual[i] = y[i] - center[i];
-        put_entry(lists, expected, (int)(slot % QV_FS_VECTORS), row, residual, center);
+        put_entry(lists, expected, (int)(slot % QV_FS_VECTORS), row, residual, center, 0);
         same = memcmp(expected, block, size) == 0;
     }
     free(expected);

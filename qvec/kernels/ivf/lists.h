@@ -87,15 +87,24 @@ int qv_lists_begin(qv_lists *lists, const float *centroids, const float *spreads
 /* The `copies` lists of a vector y [dims], the nearest first; its squared distance from the first centroid. */
 int qv_lists_assign(qv_lists *lists, const float *y, int copies, uint32_t *owners, float *distance, qv_scratch *s);
 
-/* Append rows with vectors y [n, dims] to a list; copies: which copy of its row each is. Free blocks must suffice. */
-int qv_lists_append(qv_lists *lists, uint32_t list, const uint32_t *rows, const float *y, uint32_t n,
-                    const uint8_t *copies);
+/* Append rows with vectors y [n, dims], of squared errors `losses` [n], to a list; copies: which copy of its row each
+ * is. Free blocks must suffice. */
+int qv_lists_append(qv_lists *lists, uint32_t list, const uint32_t *rows, const float *y, const float *losses,
+                    uint32_t n, const uint8_t *copies);
 
 /* Remove one entry; the last entry of the list moves to its place. */
 int qv_lists_remove(qv_lists *lists, uint32_t slot);
 
+/* Give the entries of row `from` to row `to`, which has none. Returns QV_OK or QV_DAMAGED. */
+int qv_lists_move(qv_lists *lists, uint32_t from, uint32_t to);
+
 /* Whether the entry in a slot equals the encoding of `row` with vector y: 1, 0 or an error. */
 int qv_lists_entry_is(qv_lists *lists, uint32_t slot, uint32_t row, const float *y);
+
+/* The vector y [dims], without the mean, that the entries of a row stand for, from its slots [copies]: the mean of
+ * centroid and signs, scaled to be nearest to the residual, weighted by the inverse of the squared error. loss: the
+ * expected squared error, if those of the copies are independent. Returns 1, 0 if the row has no entry, or an error. */
+int qv_lists_decode(qv_lists *lists, const uint32_t *slots, float *y, float *loss);
 
 /* --- searching --- */
 

@@ -1,9 +1,13 @@
 /* The functions of system.h for Linux and macOS. */
 #ifndef _WIN32
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE /* O_DIRECT, mincore */
+#endif
 #include "system/system.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -93,6 +97,34 @@ int qv_read_file(int fd, uint8_t *to, uint64_t bytes, uint64_t offset) {
         offset += (uint64_t)got;
     }
     return 0;
+}
+
+int qv_open_direct(int fd) {
+#if defined(__linux__) && defined(O_DIRECT)
+    char path[40];
+    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+    return open(path, O_RDONLY | O_DIRECT | O_CLOEXEC);
+#else
+    (void)fd;
+    return -1;
+#endif
+}
+
+void qv_close_direct(int fd) {
+    if (fd >= 0) close(fd);
+}
+
+int qv_is_cached(const uint8_t *memory, size_t bytes) {
+#if defined(__linux__)
+    unsigned char pages[QV_HUGE_PAGE >> 12];
+    size_t n = bytes / qv_page_size(), cached = 0;
+    if (n > sizeof pages || mincore((void *)(uintptr_t)memory, bytes, pages)) return 1;
+    for (size_t i = 0; i < n; i++) cached += pages[i] & 1;
+    return 2 * cached > n;
+#else
+    (void)memory, (void)bytes;
+    return 1;
+#endif
 }
 
 int qv_count_reads(uint64_t *reads, uint64_t *faults) {

@@ -39,6 +39,14 @@ void qv_request_file(int fd, uint64_t offset, uint64_t bytes);
 /* Read all of `bytes` from an offset of an open file. Returns -1 after an error, or if the file ends before. */
 int qv_read_file(int fd, uint8_t *to, uint64_t bytes, uint64_t offset);
 
+/* Open a file once more for reads around the system's cache, whose offsets, bytes and memory are multiples of 4096.
+ * Returns -1 where the system cannot. */
+int qv_open_direct(int fd);
+void qv_close_direct(int fd);
+
+/* Whether most pages of a map of a file are in the system's cache; 1 where this is not known. */
+int qv_is_cached(const uint8_t *memory, size_t bytes);
+
 /* What this process has read from disks: `reads` pages, and `faults` pages of maps that it waited for. A system that
  * does not count one of them leaves it at 0. Returns -1 if it counts neither. */
 int qv_count_reads(uint64_t *reads, uint64_t *faults);
