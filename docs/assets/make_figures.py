@@ -129,7 +129,7 @@ def packed() -> None:
     compact.text(0, -0.65, "codes of the neighbors, in different places of memory", va="center", fontsize=10)
     compact.set_title("compact layout")
     near.barh([1], [11.8], left=[4.2], color=ORANGE, alpha=0.6, height=0.6)
-    near.text(10.1, 1, "one-bit codes of the neighbors", ha="center", va="center", fontsize=10)
+    near.text(10.1, 1, "one-bit codes of the neighbors", ha="center", va="center", fontsize=10, color="#222222")
     near.text(0, 0.3, "one block, read at once; all codes are scored together", va="center", fontsize=10)
     near.set(title="packed nodes", ylim=(0, 1.5))
     save(drawn, "packed")
